@@ -1,0 +1,23 @@
+"""The options of a campaign: how many rounds of crashes, how many seeds of simulation."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    campaign = parser.getgroup("campaigns")
+    campaign.addoption("--rounds", type=int, default=3, help="kill -9 rounds of tests/fault (3)")
+    campaign.addoption("--seeds", type=int, default=300, help="seeds of tests/simulation (300)")
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How often a fault test repeats its crash."""
+    return int(request.config.getoption("--rounds"))
+
+
+@pytest.fixture
+def seeds(request: pytest.FixtureRequest) -> int:
+    """How many seeds a simulation test runs."""
+    return int(request.config.getoption("--seeds"))
