@@ -1,0 +1,290 @@
+"""One tree of errors: every error has a stable code, says whether to retry, and what to do.
+
+The same codes stand on the WebSocket, in the SDK, the CLI and the logs. A code never
+changes its meaning; `docs/protocol.md` lists them and a test holds the page against
+this module.
+"""
+
+from typing import ClassVar
+
+
+class TrunklineError(Exception):
+    """Base of all errors.
+
+    Attributes:
+        code: stable name, lower case with underscores.
+        retryable: whether the same call may succeed later, unchanged.
+        advice: a sentence for the reader: what to do.
+        retry_after_seconds: the earliest sensible time of a retry, where known.
+    """
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+    advice: ClassVar[str] = "This is a fault of the server; its log names it."
+
+    def __init__(self, detail: str = "", *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(detail or self.advice)
+        self.detail = detail or self.advice
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Internal(TrunklineError):
+    """A fault of ours. The answer carries no inner detail; the log does."""
+
+
+# --- the protocol ---------------------------------------------------------------------
+
+
+class ProtocolError(TrunklineError):
+    """What arrived is not the protocol."""
+
+    code = "bad_frame"
+    advice = "The frame is not valid: check its encoding, fields and types against the protocol."
+
+
+class FrameTooLarge(ProtocolError):
+    code = "frame_too_large"
+    advice = "The frame is larger than the limit that `welcome` names."
+
+
+class WrongOrder(ProtocolError):
+    code = "wrong_order"
+    advice = "The first frame must be `hello`, and `hello` comes once."
+
+
+class UnsupportedVersion(ProtocolError):
+    code = "unsupported_version"
+    advice = "None of the versions offered in `hello` is spoken here."
+
+
+class TooManyRequests(TrunklineError):
+    code = "too_many_requests"
+    retryable = True
+    advice = "Too many requests of this connection are unanswered: wait for answers first."
+
+
+class RateLimited(TrunklineError):
+    code = "rate_limited"
+    retryable = True
+    advice = "This user sends faster than allowed: wait, then resend."
+
+
+# --- who may ----------------------------------------------------------------------------
+
+
+class Unauthenticated(TrunklineError):
+    """The token is no proof of who is there."""
+
+    code = "token_invalid"
+    advice = "The token is not valid: get a new one from the application's backend."
+
+
+class TokenMissing(Unauthenticated):
+    code = "token_missing"
+    advice = "`hello` needs a token."
+
+
+class TokenExpired(Unauthenticated):
+    code = "token_expired"
+    advice = "The token has expired: get a new one and connect again."
+
+
+class TokenOfAnotherUser(Unauthenticated):
+    code = "token_wrong_user"
+    advice = "The token was issued to another user than the one named."
+
+
+class NotMember(TrunklineError):
+    """No such conversation, or not a member of it: an outsider cannot tell which (I13)."""
+
+    code = "not_member"
+    advice = "This user is no member of such a conversation."
+
+
+class ConversationExists(TrunklineError):
+    code = "conversation_exists"
+    advice = "A conversation of this id exists already: choose another id."
+
+
+class NotAllowed(TrunklineError):
+    code = "not_allowed"
+    advice = "This operation does not fit this kind of conversation."
+
+
+# --- bad input --------------------------------------------------------------------------
+
+
+class InvalidInput(TrunklineError):
+    code = "invalid_input"
+    advice = "A field holds a value that is not allowed."
+
+
+class InvalidId(InvalidInput):
+    code = "invalid_id"
+    advice = "Ids are 1 to 64 bytes of UTF-8 (conversations: 200); some prefixes are reserved."
+
+
+class BodyEmpty(InvalidInput):
+    code = "body_empty"
+    advice = "A message needs a body."
+
+
+class BodyTooLarge(InvalidInput):
+    code = "body_too_large"
+    advice = "The body is larger than the limit that `welcome` names."
+
+
+class TooManyUsers(InvalidInput):
+    code = "too_many_users"
+    advice = "One operation may name fewer users: split it."
+
+
+class GroupFull(InvalidInput):
+    code = "group_full"
+    advice = "The group has as many members as it may have."
+
+
+class InvalidRange(InvalidInput):
+    code = "invalid_range"
+    advice = "A range must lie within the member's view and within the conversation's entries."
+
+
+class AheadOfHead(InvalidInput):
+    code = "ahead_of_head"
+    advice = "The position lies past the conversation's head or the member's view."
+
+
+# --- the server's state -----------------------------------------------------------------
+
+
+class Overloaded(TrunklineError):
+    code = "overloaded"
+    retryable = True
+    advice = "The server is at its bound: resend after a while."
+
+
+class ShuttingDown(TrunklineError):
+    code = "shutting_down"
+    retryable = True
+    advice = "The server is going down: connect again and resend."
+
+
+class OutcomeUnknown(TrunklineError):
+    """Neither done nor not done: a resend with the same client message id settles it."""
+
+    code = "outcome_unknown"
+    retryable = True
+    advice = "It is not known whether this was stored: resend it with the same id."
+
+
+class StorageFull(TrunklineError):
+    code = "storage_full"
+    retryable = True
+    advice = "The disk is full. Nothing acknowledged is lost; sends go on once there is room."
+
+
+class StorageUnavailable(TrunklineError):
+    code = "storage_unavailable"
+    retryable = True
+    advice = "A store does not answer. Nothing acknowledged is lost; retry later."
+
+
+class TierUnavailable(StorageUnavailable):
+    code = "tier_unavailable"
+    advice = "The tier that holds this range does not answer: retry later."
+
+
+# --- starting, files, keys --------------------------------------------------------------
+
+
+class ConfigInvalid(TrunklineError):
+    code = "config_invalid"
+    advice = "The configuration has an unknown key or a value out of bounds."
+
+
+class DataDirLocked(TrunklineError):
+    code = "data_dir_locked"
+    advice = "Another process has this data directory open: stop it first."
+
+
+class DataDirNewer(TrunklineError):
+    code = "data_dir_newer"
+    advice = "The data directory was written by a newer version: use that one."
+
+
+class DataDirInvalid(TrunklineError):
+    code = "data_dir_invalid"
+    advice = "This is not a data directory of Trunkline."
+
+
+class DataDamaged(TrunklineError):
+    """Stored bytes are not what was written."""
+
+    code = "data_damaged"
+    advice = "Stored data is damaged: run `trunkline audit`, restore from a backup or a replica."
+
+
+class KeyringMissing(TrunklineError):
+    code = "keyring_missing"
+    advice = "The keyring is not there; without it nothing stored can be read."
+
+
+class KeyringWrong(TrunklineError):
+    code = "keyring_wrong"
+    advice = "The keyring does not hold the key that the data was sealed with."
+
+
+class SealBroken(DataDamaged):
+    code = "seal_broken"
+    advice = "A sealed body does not open: it was changed, moved, or sealed by another key."
+
+
+class AddressInUse(TrunklineError):
+    code = "address_in_use"
+    advice = "Something else listens on this address: choose another port."
+
+
+# --- the client's side ------------------------------------------------------------------
+
+
+class Unreachable(TrunklineError):
+    code = "unreachable"
+    retryable = True
+    advice = "The server cannot be reached."
+
+
+class StoreOfAnotherEndpoint(TrunklineError):
+    code = "local_store_wrong"
+    advice = "The local store belongs to another user or endpoint, or to another server."
+
+
+class DigestMismatch(TrunklineError):
+    """The endpoint's copy is not the server's (I14)."""
+
+    code = "digest_mismatch"
+    retryable = True
+    advice = "The local copy differs from the server's: it is pulled afresh."
+
+
+def _walk(root: type[TrunklineError]) -> dict[str, type[TrunklineError]]:
+    found: dict[str, type[TrunklineError]] = {}
+    for kind in root.__subclasses__():
+        if "code" in vars(kind) or kind is Internal:
+            found[kind.code] = kind
+        found.update(_walk(kind))
+    return found
+
+
+BY_CODE: dict[str, type[TrunklineError]] = _walk(TrunklineError)
+"""Every error of the tree by its code."""
+
+
+def from_code(
+    code: str, detail: str, *, retry_after_seconds: float | None = None
+) -> TrunklineError:
+    """The error that a code names, as it came over the wire.
+
+    A code of a newer server that is not known here comes back as `Internal`.
+    """
+    kind = BY_CODE.get(code, Internal)
+    return kind(detail, retry_after_seconds=retry_after_seconds)

@@ -1,0 +1,186 @@
+"""The words of the design as frozen types; ids are NewTypes, so that one is never another."""
+
+from enum import StrEnum
+from typing import NewType
+
+import msgspec
+
+UserId = NewType("UserId", str)
+EndpointId = NewType("EndpointId", str)
+ConversationId = NewType("ConversationId", str)
+ClientMessageId = NewType("ClientMessageId", str)
+ConversationKey = NewType("ConversationKey", int)
+"""64 bits: the top 10 are the shard, the rest random."""
+Seq = NewType("Seq", int)
+"""Position in a conversation: 1, 2, 3 … contiguous. 0 means before the first entry."""
+Digest = NewType("Digest", int)
+"""Sum of entry hashes modulo 2^128."""
+
+NO_SEQ = Seq(0)
+NO_DIGEST = Digest(0)
+
+
+class ConversationKind(StrEnum):
+    """`single` has two members for ever, `group` has members that come and go."""
+
+    SINGLE = "single"
+    GROUP = "group"
+
+
+class Kind(StrEnum):
+    """What an entry is. Only a `message` counts as unread."""
+
+    MESSAGE = "message"
+    CREATED = "created"
+    JOINED = "joined"
+    LEFT = "left"
+    RENAMED = "renamed"
+
+
+MEMBERSHIP_KINDS = frozenset({Kind.CREATED, Kind.JOINED, Kind.LEFT})
+"""Entries that change who is a member."""
+
+TEXT = "text/plain"
+JSON = "application/json"
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One entry as a member sees it. `time_ms` is the server's clock, display only."""
+
+    seq: Seq
+    sender: UserId
+    time_ms: int
+    body: str
+    kind: Kind = Kind.MESSAGE
+    content_type: str = TEXT
+    refers_to: Seq = NO_SEQ
+
+
+class StoredEntry(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One entry as the hot and cached tiers hold it: body sealed.
+
+    `countable` is the running count of messages up to and with this entry, `digest` the
+    running digest likewise (16 bytes, big endian), `entry_hash` its own term of it.
+    """
+
+    seq: Seq
+    sender: UserId
+    client_message_id: ClientMessageId
+    kind: Kind
+    time_ms: int
+    refers_to: Seq
+    countable: int
+    entry_hash: bytes
+    digest: bytes
+    sealed: bytes
+
+
+class Conversation(msgspec.Struct, frozen=True, gc=False):
+    """The conversation's row. A new conversation has head 0 until its first entry."""
+
+    key: ConversationKey
+    id: ConversationId
+    kind: ConversationKind
+    wrapped_key: bytes
+    head: Seq = NO_SEQ
+    countable: int = 0
+    digest: Digest = NO_DIGEST
+    archived_up_to: Seq = NO_SEQ
+    trimmed_up_to: Seq = NO_SEQ
+    membership_version: int = 0
+    member_count: int = 0
+    sealed_name: bytes = b""
+
+
+class Member(msgspec.Struct, frozen=True, gc=False):
+    """A member's view and marker.
+
+    The view is visible_from..head, or ..left_at once gone (`left_at` 0: still there).
+    `digest_before` and `countable_before` are the running values at visible_from − 1,
+    `left_digest` and `left_countable` those at left_at, so that digest and unread of a
+    view are exact without reading entries.
+    """
+
+    user: UserId
+    visible_from: Seq
+    digest_before: Digest = NO_DIGEST
+    countable_before: int = 0
+    left_at: Seq = NO_SEQ
+    left_digest: Digest = NO_DIGEST
+    left_countable: int = 0
+    marker: Seq = NO_SEQ
+    marker_countable: int = 0
+
+
+class UserConversation(msgspec.Struct, frozen=True, gc=False):
+    """One line of a user's conversation list. `version` rises with every change of it."""
+
+    conversation: ConversationId
+    key: ConversationKey
+    version: int
+
+
+class FreshKey(msgspec.Struct, frozen=True, gc=False):
+    """Random material for a conversation that an append may have to create."""
+
+    key: ConversationKey
+    wrapped_key: bytes
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """What someone asks to be appended, checked for form but not yet for right.
+
+    `users` are those whom a membership entry names; `name` belongs to `created` and
+    `renamed`. `fresh` is there where the append may create the conversation: for
+    `created`, and for a message to a `single` one (then `users` holds its two members).
+    """
+
+    conversation: ConversationId
+    sender: UserId
+    client_message_id: ClientMessageId
+    kind: Kind
+    time_ms: int
+    body: str = ""
+    content_type: str = TEXT
+    refers_to: Seq = NO_SEQ
+    users: tuple[UserId, ...] = ()
+    name: str | None = None
+    fresh: FreshKey | None = None
+
+
+class MarkerMove(msgspec.Struct, frozen=True, gc=False):
+    """A member has seen up to `seq`; `countable` is the running count there."""
+
+    key: ConversationKey
+    user: UserId
+    seq: Seq
+    countable: int
+
+
+class OffsetMove(msgspec.Struct, frozen=True, gc=False):
+    """An endpoint holds everything of its view up to `seq`."""
+
+    key: ConversationKey
+    user: UserId
+    endpoint: EndpointId
+    seq: Seq
+
+
+class Segment(msgspec.Struct, frozen=True, gc=False):
+    """A contiguous run of entries in the cold tier, compressed, then sealed as a whole.
+
+    `digest` is the sum of its entry hashes.
+    """
+
+    key: ConversationKey
+    first: Seq
+    last: Seq
+    digest: Digest
+    sealed: bytes
+
+
+class ColdMetadata(msgspec.Struct, frozen=True, gc=False):
+    """What the cold tier must know of a conversation to be readable on its own."""
+
+    conversation: Conversation
+    members: tuple[Member, ...]

@@ -1,0 +1,1 @@
+"""The wire: frames as typed structs, their two encodings, close codes."""
