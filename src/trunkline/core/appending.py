@@ -1,0 +1,337 @@
+"""Decides what a batch of drafts becomes: seqs, membership, sealed entries (DESIGN section 3).
+
+Pure: the adapter reads `AppendState` inside its transaction, calls `AppendPlanner.decide`,
+writes what the `Decision` holds, commits. The rule stands here once, for every store.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from trunkline.core import digest as digests
+from trunkline.core.envelope import (
+    entry_associated_data,
+    name_associated_data,
+    pack_body,
+)
+from trunkline.core.sealing import Cipher
+from trunkline.errors import (
+    ConversationExists,
+    GroupFull,
+    InvalidInput,
+    NotAllowed,
+    NotMember,
+    TrunklineError,
+)
+from trunkline.model import (
+    JSON,
+    ClientMessageId,
+    Conversation,
+    ConversationId,
+    ConversationKind,
+    Draft,
+    Entry,
+    Kind,
+    Member,
+    Seq,
+    StoredEntry,
+    UserId,
+)
+
+KnownIds = Mapping[tuple[ConversationId, UserId, ClientMessageId], Seq]
+
+
+class AppendState(msgspec.Struct, frozen=True, gc=False):
+    """What a decision needs to know of the store, as of the transaction.
+
+    `conversations`: the rows that exist, of the drafts' conversations. `members`: for each
+    of these at least the rows of the drafts' senders and named users. `known`: the seqs of
+    those (conversation, sender, client message id) that were stored before.
+    """
+
+    conversations: Mapping[ConversationId, Conversation]
+    members: Mapping[ConversationId, Mapping[UserId, Member]]
+    known: KnownIds
+
+
+class Accepted(msgspec.Struct, frozen=True, gc=False):
+    """The draft became entry `seq`."""
+
+    seq: Seq
+    time_ms: int
+
+
+class Known(msgspec.Struct, frozen=True, gc=False):
+    """The draft's client message id was stored before, as entry `seq` (I6)."""
+
+    seq: Seq
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """The draft was not stored."""
+
+    error: TrunklineError
+
+
+Outcome = Accepted | Known | Refused
+
+
+class ConversationWrite(msgspec.Struct, frozen=True, gc=False):
+    """What a batch does to one conversation, in absolute values.
+
+    `conversation` is the row afterwards; `opened` are the entries as members see them, in
+    the order of `entries`; `members` are the rows that changed; `markers` move the read
+    markers of senders to (seq, countable), forward only.
+    """
+
+    conversation: Conversation
+    created: bool
+    entries: list[StoredEntry]
+    opened: list[Entry]
+    members: dict[UserId, Member]
+    markers: dict[UserId, tuple[Seq, int]]
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False):
+    """Outcomes in the drafts' order, and what must be written for them."""
+
+    outcomes: list[Outcome]
+    writes: list[ConversationWrite]
+
+
+class MembershipBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The JSON body of `created`, `joined`, `left` and `renamed` entries."""
+
+    users: tuple[UserId, ...] = ()
+    name: str | None = None
+
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+class _Work:
+    """One conversation while a batch is decided."""
+
+    __slots__ = (
+        "cipher", "conversation", "countable", "created", "digest", "entries", "entry_hash",
+        "head", "id_bytes", "known_members", "markers", "member_count", "members", "opened",
+        "sealed_name", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        members: Mapping[UserId, Member],
+        cipher: Cipher,
+        *,
+        created: bool,
+    ) -> None:
+        self.conversation = conversation
+        self.created = created
+        self.cipher = cipher
+        self.id_bytes = conversation.id.encode()
+        self.entry_hash = digests.hasher(conversation.id, cipher.digest_key)
+        self.head = conversation.head
+        self.countable = conversation.countable
+        self.digest = conversation.digest
+        self.version = conversation.membership_version
+        self.member_count = conversation.member_count
+        self.sealed_name = conversation.sealed_name
+        self.known_members = members
+        self.members: dict[UserId, Member] = {}
+        self.markers: dict[UserId, tuple[Seq, int]] = {}
+        self.entries: list[StoredEntry] = []
+        self.opened: list[Entry] = []
+
+    def member(self, user: UserId) -> Member | None:
+        return self.members.get(user) or self.known_members.get(user)
+
+    def present(self, user: UserId) -> bool:
+        member = self.member(user)
+        return member is not None and not member.left_at
+
+    def write(self, draft: Draft, kind: Kind, content_type: str, body: str) -> Seq:
+        """Makes the next entry of the conversation."""
+        self.head = seq = Seq(self.head + 1)
+        sender = draft.sender
+        time_ms = draft.time_ms
+        client_message_id = draft.client_message_id
+        refers_to = draft.refers_to
+        if kind is Kind.MESSAGE:
+            self.countable += 1
+            self.markers[sender] = (seq, self.countable)
+        elif kind is not draft.kind:  # the `created` entry of a single conversation
+            client_message_id = ClientMessageId("")
+            refers_to = Seq(0)
+        entry_hash = self.entry_hash(seq, sender, kind, time_ms, content_type, body, refers_to)
+        self.digest = digests.add(self.digest, entry_hash)
+        sealed = self.cipher.seal(
+            pack_body(content_type, body),
+            entry_associated_data(
+                self.id_bytes, seq, sender, client_message_id, kind, time_ms, refers_to
+            ),
+        )
+        self.entries.append(
+            StoredEntry(
+                seq, sender, client_message_id, kind, time_ms, refers_to, self.countable,
+                entry_hash, digests.to_bytes(self.digest), sealed,
+            )
+        )  # fmt: skip
+        self.opened.append(Entry(seq, sender, time_ms, body, kind, content_type, refers_to))
+        return seq
+
+    def write_membership(self, draft: Draft, kind: Kind, users: tuple[UserId, ...]) -> Seq:
+        body = _encode_json(MembershipBody(users, draft.name)).decode()
+        return self.write(draft, kind, JSON, body)
+
+    def join(self, draft: Draft, kind: Kind, users: tuple[UserId, ...]) -> Seq:
+        before = self.digest
+        seq = self.write_membership(draft, kind, users)
+        for user in users:
+            self.members[user] = Member(
+                user,
+                visible_from=seq,
+                digest_before=before,
+                countable_before=self.countable,
+                marker=Seq(seq - 1),
+                marker_countable=self.countable,
+            )
+        self.member_count += len(users)
+        self.version += 1
+        return seq
+
+    def leave(self, draft: Draft, users: tuple[UserId, ...]) -> Seq:
+        seq = self.write_membership(draft, Kind.LEFT, users)
+        for user in users:
+            member = self.member(user)
+            assert member is not None
+            self.members[user] = msgspec.structs.replace(
+                member, left_at=seq, left_digest=self.digest, left_countable=self.countable
+            )
+        self.member_count -= len(users)
+        self.version += 1
+        return seq
+
+    def rename(self, name: str) -> None:
+        self.sealed_name = self.cipher.seal(
+            name.encode(), name_associated_data(self.conversation.id)
+        )
+
+    def result(self) -> ConversationWrite:
+        for user, (seq, countable) in list(self.markers.items()):
+            changed = self.members.get(user)
+            if changed is not None:
+                if changed.marker < seq:
+                    self.members[user] = msgspec.structs.replace(
+                        changed, marker=seq, marker_countable=countable
+                    )
+                del self.markers[user]
+        old = self.conversation
+        return ConversationWrite(
+            Conversation(
+                old.key, old.id, old.kind, old.wrapped_key, self.head, self.countable,
+                self.digest, old.archived_up_to, old.trimmed_up_to, self.version,
+                self.member_count, self.sealed_name,
+            ),
+            self.created,
+            self.entries,
+            self.opened,
+            self.members,
+            self.markers,
+        )  # fmt: skip
+
+
+class AppendPlanner:
+    """Decides batches. `cipher_of` opens a wrapped data key."""
+
+    def __init__(self, cipher_of: Callable[[bytes], Cipher], *, group_members: int) -> None:
+        self._cipher_of = cipher_of
+        self._group_members = group_members
+
+    def decide(self, drafts: Sequence[Draft], state: AppendState) -> Decision:
+        """Turns drafts into entries, in their order.
+
+        Each draft is accepted, known or refused by itself; entries of a conversation get
+        head+1, head+2 … (I1, I3). A draft whose client message id is known, in the store
+        or earlier in this batch, answers with that seq (I6).
+        """
+        works: dict[ConversationId, _Work] = {}
+        known = dict(state.known)
+        outcomes: list[Outcome] = []
+        for draft in drafts:
+            identity = (draft.conversation, draft.sender, draft.client_message_id)
+            seq = known.get(identity)
+            if seq is not None:
+                outcomes.append(Known(seq))
+                continue
+            try:
+                work = works.get(draft.conversation) or self._open(draft, state, works)
+                seq = self._apply(draft, work)
+            except TrunklineError as error:
+                outcomes.append(Refused(error))
+                continue
+            known[identity] = seq
+            outcomes.append(Accepted(seq, draft.time_ms))
+        return Decision(outcomes, [work.result() for work in works.values() if work.entries])
+
+    def _open(self, draft: Draft, state: AppendState, works: dict[ConversationId, _Work]) -> _Work:
+        conversation = state.conversations.get(draft.conversation)
+        created = conversation is None
+        if conversation is None:
+            if draft.fresh is None:
+                raise NotMember
+            kind = ConversationKind.GROUP if draft.kind is Kind.CREATED else ConversationKind.SINGLE
+            conversation = Conversation(
+                draft.fresh.key, draft.conversation, kind, draft.fresh.wrapped_key
+            )
+        work = _Work(
+            conversation,
+            state.members.get(draft.conversation, {}),
+            self._cipher_of(conversation.wrapped_key),
+            created=created,
+        )
+        works[draft.conversation] = work
+        return work
+
+    def _apply(self, draft: Draft, work: _Work) -> Seq:
+        if draft.kind is Kind.MESSAGE:
+            if work.head == 0 and draft.fresh is not None:
+                work.join(draft, Kind.CREATED, draft.users)
+                if draft.name is not None:
+                    work.rename(draft.name)
+            elif not work.present(draft.sender):
+                raise NotMember
+            return work.write(draft, Kind.MESSAGE, draft.content_type, draft.body)
+        if draft.kind is Kind.CREATED:
+            return self._create(draft, work)
+        if not work.present(draft.sender):
+            raise NotMember
+        if work.conversation.kind is ConversationKind.SINGLE:
+            raise NotAllowed("The members and the name of a single conversation do not change.")
+        if draft.kind is Kind.JOINED:
+            users = tuple(u for u in dict.fromkeys(draft.users) if not work.present(u))
+            if not users:
+                raise InvalidInput("All of these users are members already.")
+            self._check_room(work, users)
+            return work.join(draft, Kind.JOINED, users)
+        if draft.kind is Kind.LEFT:
+            users = tuple(u for u in dict.fromkeys(draft.users) if work.present(u))
+            if not users:
+                raise InvalidInput("None of these users is a member.")
+            return work.leave(draft, users)
+        work.rename(draft.name or "")
+        return work.write_membership(draft, Kind.RENAMED, ())
+
+    def _create(self, draft: Draft, work: _Work) -> Seq:
+        if work.head:
+            raise ConversationExists
+        users = tuple(dict.fromkeys((draft.sender, *draft.users)))
+        self._check_room(work, users)
+        seq = work.join(draft, Kind.CREATED, users)
+        if draft.name is not None:
+            work.rename(draft.name)
+        return seq
+
+    def _check_room(self, work: _Work, users: tuple[UserId, ...]) -> None:
+        if work.member_count + len(users) > self._group_members:
+            raise GroupFull(f"A group has at most {self._group_members} members.")
