@@ -1,0 +1,137 @@
+"""Lets one commit at a time into the journal; memory changes only after it is on disk."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from typing import Final
+
+from trunkline.adapters.sqlite.database import translate
+from trunkline.adapters.sqlite.journal import Journal
+from trunkline.adapters.sqlite.records import Commit, Record
+from trunkline.adapters.sqlite.state import State
+from trunkline.errors import (
+    OutcomeUnknown,
+    ShuttingDown,
+    StorageFull,
+    StorageUnavailable,
+    TrunklineError,
+)
+from trunkline.ports.clock import Clock
+
+_DROPPED_AT_ONCE: Final = 16
+"""Journal rows that a commit drops: more than one, so that they go faster than they come."""
+
+Answer = asyncio.Future[None]
+
+
+class Commits:
+    """Who wants to commit takes the turn, decides, and then submits or gives the turn back.
+
+    A caller that is cancelled while its commit is under way leaves the turn with the commit:
+    it ends when the outcome is known and the state has it.
+    """
+
+    def __init__(self, journal: Journal, writer: Executor, state: State, clock: Clock) -> None:
+        """`writer`: the one thread that uses `journal`."""
+        self._journal = journal
+        self._writer = writer
+        self._state = state
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._refusal: TrunklineError | None = None
+        self._floor = journal.first() - 1
+        self.last_commit = clock.monotonic()
+        self.since_checkpoint_bytes = 0
+
+    @property
+    def usable(self) -> bool:
+        """Whether every outcome so far is known."""
+        return not isinstance(self._refusal, StorageUnavailable)
+
+    async def take_turn(self) -> None:
+        """Waits until no other commit is under way; raises if none is possible any more."""
+        await self._turn.acquire()
+        if self._refusal is not None:
+            self._turn.release()
+            raise type(self._refusal)(self._refusal.detail)
+
+    def give_turn_back(self) -> None:
+        """Ends a turn that commits nothing."""
+        self._turn.release()
+
+    async def stop(self) -> None:
+        """Refuses what comes from now on, after waiting for what is under way."""
+        await self._turn.acquire()
+        if self._refusal is None:
+            self._refusal = ShuttingDown()
+        self._turn.release()
+
+    def submit(self, commit_records: Sequence[Record], version: int, answers: list[Answer]) -> None:
+        """Commits as one journal row and ends the turn when it is settled.
+
+        `answers` get the outcome. `StorageFull`: nothing was stored. `OutcomeUnknown`:
+        nothing more is accepted until the store is opened again.
+        """
+        loop = asyncio.get_running_loop()
+        commit = Commit(self._clock.now_ms(), version, list(commit_records))
+        journal_id = self._state.last_id + 1
+        floor = min(self._state.watermark, self._floor + _DROPPED_AT_ONCE)
+        done: Future[int] = self._writer.submit(self._journal.append, journal_id, commit, floor)
+
+        def settle() -> None:
+            try:
+                error = self._settle(journal_id, commit, floor, done)
+            finally:
+                self._turn.release()
+            for answer in answers:
+                if answer.done():
+                    continue
+                if error is None:
+                    answer.set_result(None)
+                else:
+                    answer.set_exception(error)
+                    answer.exception()  # whoever waited may have been cancelled
+
+        done.add_done_callback(lambda _: loop.call_soon_threadsafe(settle))
+
+    def _settle(
+        self, journal_id: int, commit: Commit, floor: int, done: Future[int]
+    ) -> BaseException | None:
+        error = done.exception()
+        if error is None:
+            self._floor = floor
+            self._state.apply(journal_id, commit, done.result())
+            self.last_commit = self._clock.monotonic()
+            self.since_checkpoint_bytes += done.result()
+            return None
+        if not isinstance(error, sqlite3.Error | OSError):
+            return error  # it never came to writing
+        reason = translate(error, "journal.db")
+        if isinstance(reason, StorageFull):
+            return reason
+        self._refusal = StorageUnavailable(
+            f"The outcome of a commit is unknown ({error}): the store must be opened again."
+        )
+        return OutcomeUnknown()
+
+    async def drop_some(self) -> bool:
+        """Drops some journal rows that the tables hold; whether there were any."""
+        watermark = self._state.watermark
+        if self._floor >= watermark:
+            return False
+        if not await self._between(lambda: self._journal.delete(watermark)):
+            self._floor = watermark
+        return self._floor < watermark
+
+    async def checkpoint(self) -> None:
+        """Copies what is left of the WAL between two commits: it then starts over."""
+        if await self._between(self._journal.checkpoint):
+            self.since_checkpoint_bytes = 0
+
+    async def _between(self, work: Callable[[], bool]) -> bool:
+        await self._turn.acquire()
+        loop = asyncio.get_running_loop()
+        done = self._writer.submit(work)
+        done.add_done_callback(lambda _: loop.call_soon_threadsafe(self._turn.release))
+        return await asyncio.wrap_future(done)

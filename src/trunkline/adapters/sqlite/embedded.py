@@ -1,0 +1,164 @@
+"""Puts the embedded store together on one data directory, and takes it apart again."""
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from trunkline.adapters.sqlite.cold import ColdFile, SqliteColdStore
+from trunkline.adapters.sqlite.commits import Commits
+from trunkline.adapters.sqlite.directory import DataDirectory
+from trunkline.adapters.sqlite.hot import SqliteHotStore
+from trunkline.adapters.sqlite.journal import Journal
+from trunkline.adapters.sqlite.recovery import check_wals, recover
+from trunkline.adapters.sqlite.settings import Settings
+from trunkline.adapters.sqlite.supervise import slicer
+from trunkline.adapters.sqlite.tables import Tables
+from trunkline.adapters.sqlite.tasks import SqliteTaskStore
+from trunkline.adapters.sqlite.upkeep import Upkeep
+from trunkline.errors import TrunklineError
+from trunkline.ports.clock import Clock
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddedStores:
+    """`hot`, `tasks` and `cold` on one data directory, between `async with` and its end.
+
+    At the end everything is materialised, the journal emptied, the WALs are gone.
+    """
+
+    hot: SqliteHotStore
+    tasks: SqliteTaskStore
+    cold: SqliteColdStore
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._path = path
+        self._settings = settings
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._jitter = jitter
+        self._stack = ExitStack()
+        self._group = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        await self._group.__aenter__()
+        self._group.create_task(self._upkeep.run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._upkeep.stop()
+            # The group learns only of its own cancelling: other errors of the body stay
+            # what they are and are not wrapped.
+            if kind is not None and issubclass(kind, asyncio.CancelledError):
+                await self._group.__aexit__(kind, error, trace)
+            else:
+                await self._group.__aexit__(None, None, None)
+        finally:
+            try:
+                await self._finish()
+            finally:
+                self._stack.close()
+
+    async def materialise(self) -> None:
+        """Moves everything committed so far into the tables, now."""
+        await self._upkeep.materialise()
+
+    async def _finish(self) -> None:
+        if not self._commits.usable:
+            return  # what the journal holds is settled when it is opened again
+        try:
+            await self._commits.stop()
+            await self._upkeep.materialise()
+            await self._upkeep.drop_materialised()
+            self._journal.shrink()
+        except TrunklineError as failure:
+            # Nothing is lost: the next opening goes on from the journal.
+            log.warning("not all was tidied up on closing: %s: %s", failure.code, failure)
+
+    def _thread(self, name: str) -> ThreadPoolExecutor:
+        return self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix=name))
+
+    def _open(self) -> None:
+        settings = self._settings
+        directory = DataDirectory.open(self._path, lock_wait_seconds=settings.lock_wait_seconds)
+        self._stack.callback(directory.close)
+        check_wals(directory)
+        commit_tables = Tables.make(directory.tables, settings.tables_cache_bytes)
+        self._stack.callback(commit_tables.close)
+        tables = Tables(directory.tables, settings.tables_cache_bytes)
+        self._stack.callback(tables.close)
+        cold = ColdFile(directory.cold)
+        self._stack.callback(cold.close)
+        journals = Journal(directory.journal), Journal(directory.journal)
+        for journal in journals:
+            self._stack.callback(journal.close)
+        directory.complete(self._random_bytes)
+        self._journal = journals[0]
+        state = recover(journals[0], commit_tables, settings)
+        worker = slicer(directory, settings)
+        self._stack.callback(worker.close)
+        commit_thread, ask_thread, cold_thread, slice_thread, checkpoint_thread = map(
+            self._thread, ("commit", "ask", "cold", "slice", "checkpoint")
+        )
+        self._commits = Commits(journals[0], commit_thread, state, self._clock)
+        self.hot = SqliteHotStore(
+            state,
+            self._commits,
+            (commit_tables, tables),
+            (commit_thread, ask_thread),
+            settings,
+        )
+        self.tasks = SqliteTaskStore(state, self.hot, self._clock)
+        self.cold = SqliteColdStore(cold, cold_thread)
+        self._upkeep = Upkeep(
+            state,
+            self._commits,
+            self.hot,
+            worker,
+            journals,
+            (slice_thread, checkpoint_thread),
+            settings,
+            self._clock,
+            self._jitter,
+        )
+
+
+def open_embedded(
+    path: Path,
+    settings: Settings,
+    clock: Clock,
+    *,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+    jitter: Callable[[], float] = random.random,
+) -> EmbeddedStores:
+    """The stores of a data directory: `async with open_embedded(...) as stores:`.
+
+    Entering raises `DataDirLocked`, `DataDirNewer`, `DataDirInvalid` (nothing was touched
+    then) or `DataDamaged`, which names the file.
+    """
+    return EmbeddedStores(path, settings, clock, random_bytes, jitter)

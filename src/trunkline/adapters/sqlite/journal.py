@@ -1,0 +1,114 @@
+"""The journal file: one row a commit, one sync; rows go once the tables hold them."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from trunkline.adapters.sqlite import records
+from trunkline.adapters.sqlite.database import checkpoint, connect, translated
+from trunkline.adapters.sqlite.records import Commit
+from trunkline.adapters.sqlite.sql import schema, statement
+from trunkline.errors import DataDamaged
+
+
+class Journal:
+    """The blocking side of the journal; each instance is used by one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file; one that does not exist is made."""
+        self._file = path.name
+        self._connection = connect(path)
+        self._insert = statement("journal_insert")
+        try:
+            with translated(self._file):
+                self._connection.executescript(schema("journal"))
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def append(self, journal_id: int, commit: Commit, floor: int) -> int:
+        """Commits a row, and with it drops the rows up to `floor`; returns the body's bytes.
+
+        Raises what SQLite raises: the caller decides what the outcome means.
+        """
+        body = records.pack(journal_id, commit)
+        self._connection.execute(
+            self._insert, (journal_id, commit.weight(), commit.time_ms, floor, body)
+        )
+        return len(body)
+
+    def check(self, watermark: int) -> int:
+        """The id of the last commit; raises `DataDamaged` if commits are missing.
+
+        `watermark`: the tables hold everything up to there.
+        """
+        with translated(self._file):
+            first, last, count = self._connection.execute(
+                statement("journal_range"), (watermark,)
+            ).fetchone()
+            if not count:
+                return watermark
+        if first != watermark + 1 or last - first + 1 != count:
+            raise DataDamaged(
+                f"{self._file} lacks commits between {watermark} and {last}: "
+                f"{last - watermark - count} of them."
+            )
+        return int(last)
+
+    def first(self) -> int:
+        """The id of the oldest row that is there, or 1."""
+        with translated(self._file):
+            row = self._connection.execute(statement("journal_first")).fetchone()
+        return int(row[0])
+
+    def after(self, journal_id: int, up_to_inclusive: int) -> Iterator[tuple[int, Commit, int]]:
+        """Commits of a range in order, as (id, commit, body bytes).
+
+        Reads in small steps, so that no long read keeps the WAL from starting over.
+        Raises `DataDamaged` for a row that is missing or not what was written.
+        """
+        while journal_id < up_to_inclusive:
+            with translated(self._file):
+                rows = self._connection.execute(
+                    statement("journal_after"), (journal_id, up_to_inclusive)
+                ).fetchall()
+            for found_id, entries, _, body in rows:
+                if found_id != journal_id + 1:
+                    break
+                commit = records.unpack(found_id, body)
+                if commit.weight() != entries:
+                    raise DataDamaged(f"{self._file}: row {found_id} does not count its entries.")
+                yield found_id, commit, len(body)
+                journal_id = found_id
+            else:
+                if rows:
+                    continue
+            raise DataDamaged(f"{self._file} lacks commit {journal_id + 1}.")
+
+    def delete(self, up_to_inclusive: int) -> bool:
+        """Drops some rows of the range in one small transaction; whether any was there."""
+        with translated(self._file):
+            cursor = self._connection.execute(statement("journal_delete"), (up_to_inclusive,))
+        return cursor.rowcount > 0
+
+    def checkpoint(self) -> bool:
+        """Copies the WAL into the file, as far as nobody is disturbed; whether all of it."""
+        with translated(self._file):
+            return checkpoint(self._connection, "PASSIVE")
+
+    def shrink(self) -> None:
+        """Gives the disk space of dropped rows back and empties the WAL."""
+        with translated(self._file):
+            self._connection.execute("VACUUM")
+            checkpoint(self._connection, "TRUNCATE")
+
+    def limit_pages(self, pages: int) -> None:
+        """Bounds the file's size in pages, as a full disk would."""
+        self._connection.execute(f"PRAGMA max_page_count={pages:d}").fetchall()
+
+    def close(self) -> None:
+        """Closes the file."""
+        try:
+            self._connection.close()
+        except sqlite3.Error as error:
+            raise DataDamaged(f"{self._file} does not close: {error}.") from error

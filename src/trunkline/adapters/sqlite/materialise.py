@@ -1,0 +1,308 @@
+"""Moves slices of the journal into the tables: sorted by key, absolute values, watermark last."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.adapters.sqlite.database import checkpoint, connect, translated
+from trunkline.adapters.sqlite.journal import Journal
+from trunkline.adapters.sqlite.records import (
+    Archived,
+    ConversationRow,
+    MemberRow,
+    OffsetSet,
+    Trimmed,
+    Written,
+)
+from trunkline.adapters.sqlite.settings import Settings
+from trunkline.adapters.sqlite.sql import statement
+from trunkline.adapters.sqlite.tables import signed
+from trunkline.model import (
+    ConversationId,
+    ConversationKey,
+    EndpointId,
+    Seq,
+    StoredEntry,
+    UserId,
+)
+
+_CHECKPOINT_PAGES: Final = 2_000
+_CONVERSATIONS_AT_ONCE: Final = 500
+_TRIMMED_AT_ONCE: Final = 1_000
+_SWEPT_LEAST: Final = 1_000
+_DAY_MS: Final = 86_400_000
+
+Row = Sequence[Any]
+
+
+class _Change(msgspec.Struct):
+    """What a slice does to one conversation. `times`: (last seq, time) of each commit."""
+
+    row: ConversationRow | None = None
+    entries: list[StoredEntry] = msgspec.field(default_factory=list)
+    times: list[tuple[Seq, int]] = msgspec.field(default_factory=list)
+    members: dict[UserId, MemberRow] = msgspec.field(default_factory=dict)
+    archived_up_to: Seq = Seq(0)
+    trimmed_up_to: Seq = Seq(0)
+
+
+class _Slice:
+    """The commits of a slice, gathered by what they change."""
+
+    def __init__(self) -> None:
+        self.changes: dict[ConversationKey, _Change] = {}
+        self.lines: dict[tuple[UserId, ConversationKey], tuple[ConversationId, int]] = {}
+        self.offsets: dict[tuple[UserId, EndpointId, ConversationKey], Seq] = {}
+        self.version = 0
+        self.time_ms = 0
+        self.weight = 0
+
+    def change(self, key: ConversationKey) -> _Change:
+        found = self.changes.get(key)
+        if found is None:
+            found = self.changes[key] = _Change()
+        return found
+
+    def write(self, record: Written, time_ms: int) -> None:
+        change = self.change(record.key)
+        if record.row is not None:
+            change.row = record.row
+        if record.entries:
+            change.entries += record.entries
+            change.times.append((record.entries[-1].seq, time_ms))
+        for member in record.members:
+            change.members[member.user] = member
+            if member.version:
+                self.lines[member.user, record.key] = (record.id, member.version)
+
+
+class Materialiser:
+    """The one writer of the tables' file; blocking, used by one thread at a time."""
+
+    def __init__(
+        self,
+        journal: Path,
+        tables: Path,
+        *,
+        transaction_entries: int,
+        cache_bytes: int,
+        idempotency_days: int,
+    ) -> None:
+        self._file = tables.name
+        self._transaction_entries = transaction_entries
+        self._idempotency_ms = idempotency_days * _DAY_MS
+        self._swept: Row = (-(1 << 63), "", "")
+        self._journal = Journal(journal)
+        try:
+            self._connection = connect(
+                tables, cache_bytes=cache_bytes, autocheckpoint_pages=_CHECKPOINT_PAGES
+            )
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def slice(self, up_to_inclusive: int) -> int:
+        """Moves the commits beyond the watermark, up to this one, into the tables.
+
+        Returns the watermark. May be cut off and repeated anywhere: the same values are
+        written again. Raises `DataDamaged`, `StorageFull`, `StorageUnavailable`.
+        """
+        with translated(self._file):
+            watermark = int(self._connection.execute(statement("watermark")).fetchone()[0])
+        if up_to_inclusive <= watermark:
+            return watermark
+        gathered = self._gather(watermark, up_to_inclusive)
+        with translated(self._file):
+            for keys in self._portions(gathered):
+                self._transaction(self._write_conversations, gathered, keys)
+            for key, change in gathered.changes.items():
+                if change.trimmed_up_to:
+                    self._trim(key, change.trimmed_up_to)
+            self._transaction(self._sweep, gathered)
+            self._transaction(self._finish, gathered, up_to_inclusive)
+        return up_to_inclusive
+
+    def close(self) -> None:
+        """Empties the tables' WAL and closes the files."""
+        self._journal.close()
+        with translated(self._file):
+            try:
+                checkpoint(self._connection, "TRUNCATE")
+            finally:
+                self._connection.close()
+
+    def _gather(self, watermark: int, up_to_inclusive: int) -> _Slice:
+        gathered = _Slice()
+        for _, commit, _ in self._journal.after(watermark, up_to_inclusive):
+            gathered.version = max(gathered.version, commit.version)
+            gathered.time_ms = max(gathered.time_ms, commit.time_ms)
+            gathered.weight += commit.weight()
+            for record in commit.records:
+                match record:
+                    case Written():
+                        gathered.write(record, commit.time_ms)
+                    case OffsetSet(user=user, endpoint=endpoint, key=key, seq=seq):
+                        identity = (user, endpoint, key)
+                        old = gathered.offsets.get(identity, seq)
+                        gathered.offsets[identity] = max(seq, old)
+                    case Archived(key=key, up_to_inclusive=up_to):
+                        change = gathered.change(key)
+                        change.archived_up_to = max(change.archived_up_to, up_to)
+                    case Trimmed(key=key, up_to_inclusive=up_to):
+                        change = gathered.change(key)
+                        change.trimmed_up_to = max(change.trimmed_up_to, up_to)
+        return gathered
+
+    def _portions(self, gathered: _Slice) -> Iterator[list[ConversationKey]]:
+        """The slice's conversations in key order, as many at a time as one transaction takes."""
+        keys: list[ConversationKey] = []
+        entries = 0
+        for key in sorted(gathered.changes):
+            keys.append(key)
+            entries += len(gathered.changes[key].entries)
+            if entries >= self._transaction_entries or len(keys) >= _CONVERSATIONS_AT_ONCE:
+                yield keys
+                keys, entries = [], 0
+        if keys:
+            yield keys
+
+    def _transaction(self, work: Any, *arguments: Any) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            work(*arguments)
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def _many(self, name: str, rows: list[Row]) -> None:
+        if rows:
+            self._connection.executemany(statement(name), rows)
+
+    def _write_conversations(self, gathered: _Slice, keys: list[ConversationKey]) -> None:
+        puts: list[Row] = []
+        heads: list[Row] = []
+        marks: list[Row] = []
+        members: list[Row] = []
+        messages: list[Row] = []
+        identities: list[Row] = []
+        for key in keys:
+            change = gathered.changes[key]
+            number = signed(key)
+            if change.row is not None:
+                puts.append(_conversation_columns(number, change.row))
+            if change.entries:
+                last = change.entries[-1]
+                heads.append((last.seq, last.countable, last.digest, number))
+            if change.archived_up_to or change.trimmed_up_to:
+                marks.append((change.archived_up_to, change.trimmed_up_to, number))
+            members += [_member_columns(number, member) for member in change.members.values()]
+            messages += _message_columns(number, change, self._trimmed_up_to(number, change))
+            identities += _identity_columns(number, change)
+        self._many("conversation_put", puts)
+        self._many("conversation_head", heads)
+        self._many("conversation_marks", marks)
+        self._many("member_put", members)
+        self._many("message_put", messages)
+        self._many("idempotency_put", sorted(identities, key=_identity_order))
+
+    def _trimmed_up_to(self, number: int, change: _Change) -> Seq:
+        """Nothing at or below comes into the tables, or comes back."""
+        if not change.entries or change.entries[0].seq == 1:
+            return change.trimmed_up_to
+        row = self._connection.execute(statement("trimmed_up_to"), (number,)).fetchone()
+        return max(change.trimmed_up_to, Seq(row[0] if row else 0))
+
+    def _trim(self, key: ConversationKey, up_to_inclusive: Seq) -> None:
+        number = signed(key)
+        first = self._connection.execute(statement("first_message"), (number,)).fetchone()[0]
+        while first is not None and first <= up_to_inclusive:
+            first += _TRIMMED_AT_ONCE
+            most = min(first - 1, up_to_inclusive)
+            self._transaction(self._many, "message_trim", [(number, most)])
+
+    def _sweep(self, gathered: _Slice) -> None:
+        """Drops client message ids past their time, going round the table in steps.
+
+        A step is twice what the slice brought, so that a round is never outrun.
+        """
+        limit = 2 * gathered.weight + _SWEPT_LEAST
+        rows = self._connection.execute(
+            statement("idempotency_sweep"), (*self._swept, limit)
+        ).fetchall()
+        oldest_ms = gathered.time_ms - self._idempotency_ms
+        self._many(
+            "idempotency_delete",
+            [(*row[:3], oldest_ms) for row in rows if row[3] < oldest_ms],
+        )
+        self._swept = rows[-1][:3] if len(rows) == limit else (-(1 << 63), "", "")
+
+    def _finish(self, gathered: _Slice, up_to_inclusive: int) -> None:
+        self._many(
+            "user_conversation_put",
+            [
+                (user, signed(key), conversation, version)
+                for (user, key), (conversation, version) in sorted(gathered.lines.items())
+            ],
+        )
+        self._many(
+            "offset_put",
+            [
+                (user, endpoint, signed(key), seq)
+                for (user, endpoint, key), seq in sorted(gathered.offsets.items())
+            ],
+        )
+        self._many("watermark_move", [(up_to_inclusive, gathered.version)])
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The watermark, or the code of an error and what it says."""
+
+    watermark: int = 0
+    error: str = ""
+    detail: str = ""
+
+
+def open_materialiser(directory: Path, settings: Settings) -> Materialiser:
+    """The materialiser of a data directory that the caller or its parent has locked."""
+    return Materialiser(
+        directory / "journal.db",
+        directory / "tables.db",
+        transaction_entries=settings.transaction_entries,
+        cache_bytes=settings.tables_cache_bytes,
+        idempotency_days=settings.idempotency_days,
+    )
+
+
+def _conversation_columns(number: int, row: ConversationRow) -> Row:
+    return (number, *msgspec.structs.astuple(row)[1:])
+
+
+def _member_columns(number: int, row: MemberRow) -> Row:
+    return (number, *msgspec.structs.astuple(row)[:-1])
+
+
+def _message_columns(number: int, change: _Change, trimmed_up_to: Seq) -> list[Row]:
+    return [
+        (number, *msgspec.structs.astuple(entry))
+        for entry in change.entries
+        if entry.seq > trimmed_up_to
+    ]
+
+
+def _identity_columns(number: int, change: _Change) -> list[Row]:
+    rows: list[Row] = []
+    entries = iter(change.entries)
+    for last, time_ms in change.times:
+        for entry in entries:
+            if entry.client_message_id:
+                rows.append((number, entry.sender, entry.client_message_id, entry.seq, time_ms))
+            if entry.seq == last:
+                break
+    return rows
+
+
+def _identity_order(row: Row) -> tuple[Any, ...]:
+    return tuple(row[:3])

@@ -1,0 +1,313 @@
+"""What the store holds in memory: cached rows, and commits that the tables do not hold yet."""
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
+
+from trunkline.adapters.sqlite import records
+from trunkline.adapters.sqlite.records import Archived, Commit, OffsetSet, Trimmed, Written
+from trunkline.core.digest import from_bytes
+from trunkline.model import (
+    NO_SEQ,
+    ClientMessageId,
+    Conversation,
+    ConversationId,
+    ConversationKey,
+    EndpointId,
+    Member,
+    Seq,
+    StoredEntry,
+    UserConversation,
+    UserId,
+)
+
+_STRANGERS_MOST = 1_000
+_SKIPPED_AT_ONCE = 64
+_FREED_AT_ONCE = 2_000
+
+
+class Sender:
+    """What one user sent to one conversation.
+
+    `highest` is the highest client message id ever, or None if the tables must be asked;
+    `known` are those of pending entries.
+    """
+
+    __slots__ = ("highest", "known")
+
+    def __init__(self, highest: ClientMessageId | None) -> None:
+        self.highest = highest
+        self.known: dict[ClientMessageId, Seq] = {}
+
+
+class Slot:
+    """One conversation: its row, and what was loaded of its members and senders.
+
+    What stands here is newer than the tables or the same. `strangers` are users known not
+    to be members. `complete`: all members are here; `whole`: all senders too, since the
+    conversation was created while it was here. `pending` are the entries that the tables do
+    not hold yet, contiguous up to head. `journal_id` is the last commit that changed it.
+    """
+
+    __slots__ = (
+        "complete", "conversation", "journal_id", "members", "pending", "senders", "strangers",
+        "whole",
+    )  # fmt: skip
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.members: dict[UserId, Member] = {}
+        self.strangers: set[UserId] = set()
+        self.complete = False
+        self.whole = False
+        self.senders: dict[UserId, Sender] = {}
+        self.pending: list[StoredEntry] = []
+        self.journal_id = 0
+
+    def knows(self, user: UserId) -> bool:
+        """Whether it is known here if this user is a member."""
+        return user in self.members or self.complete or user in self.strangers
+
+    def learn(self, user: UserId, member: Member | None) -> None:
+        """Takes over what the tables say of a user."""
+        if member is not None:
+            self.members.setdefault(user, member)
+        elif not self.complete:
+            if len(self.strangers) >= _STRANGERS_MOST:
+                self.strangers.clear()
+            self.strangers.add(user)
+
+    def set_member(self, member: Member) -> None:
+        """Takes over a member's row that a commit wrote."""
+        self.members[member.user] = member
+        self.strangers.discard(member.user)
+
+
+class State:
+    """Owned by the loop's thread; changed by commits that are on disk, and by nothing else."""
+
+    def __init__(self, watermark: int, version: int, cached_conversations: int) -> None:
+        self.watermark = watermark
+        self.version = version
+        self.last_id = watermark
+        self.entries = 0
+        self.bytes = 0
+        self.unarchived: dict[ConversationKey, None] = {}
+        self._cached_conversations = cached_conversations
+        self._by_id: dict[ConversationId, Slot] = {}
+        self._by_key: dict[ConversationKey, Slot] = {}
+        self._lists: dict[UserId, dict[ConversationKey, UserConversation]] = {}
+        self._offsets: dict[tuple[UserId, EndpointId], dict[ConversationKey, Seq]] = {}
+        self._commits: deque[tuple[int, Commit, int, int]] = deque()
+
+    # --- questions ----------------------------------------------------------------------
+
+    def slot(self, conversation: ConversationId) -> Slot | None:
+        """The slot of an id, if it is cached."""
+        return self._by_id.get(conversation)
+
+    def slot_of_key(self, key: ConversationKey) -> Slot | None:
+        """The slot of a key, if it is cached."""
+        return self._by_key.get(key)
+
+    def pending_list(self, user: UserId) -> list[UserConversation]:
+        """Lines of a user's list that the tables may not hold yet."""
+        return list(self._lists.get(user, {}).values())
+
+    def pending_offsets(self, user: UserId, endpoint: EndpointId) -> dict[ConversationKey, Seq]:
+        """Offsets of an endpoint that the tables may not hold yet."""
+        return dict(self._offsets.get((user, endpoint), {}))
+
+    def slice_end(self, entries: int) -> int:
+        """The commit that ends a slice of about so many entries."""
+        for journal_id, _, weight, _ in self._commits:
+            entries -= weight
+            if entries <= 0:
+                return journal_id
+        return self.last_id
+
+    def oldest_ms(self) -> int | None:
+        """When the oldest pending commit was made."""
+        return self._commits[0][1].time_ms if self._commits else None
+
+    # --- the cache ----------------------------------------------------------------------
+
+    def keep(self, conversation: Conversation) -> Slot:
+        """The slot of a conversation; made from this row if there is none yet."""
+        slot = self._by_key.get(conversation.key)
+        if slot is None:
+            slot = Slot(conversation)
+            self._by_id[conversation.id] = slot
+            self._by_key[conversation.key] = slot
+        return slot
+
+    def touch(self, slot: Slot) -> None:
+        """Marks a slot as used last."""
+        conversation = slot.conversation.id
+        del self._by_id[conversation]
+        self._by_id[conversation] = slot
+
+    def evict(self) -> None:
+        """Brings the cache back to its bound, at the cost of what was used longest ago.
+
+        What the tables do not hold yet stays. Slots go nowhere else: who holds one before
+        the next commit begins holds the one that counts.
+        """
+        excess = len(self._by_id) - self._cached_conversations
+        if excess <= 0:
+            return
+        for slot in list(islice(self._by_id.values(), excess + _SKIPPED_AT_ONCE)):
+            if slot.pending or slot.journal_id > self.watermark:
+                self.touch(slot)
+            else:
+                del self._by_id[slot.conversation.id]
+                del self._by_key[slot.conversation.key]
+
+    # --- changes ------------------------------------------------------------------------
+
+    def apply(self, journal_id: int, commit: Commit, body_bytes: int) -> None:
+        """Takes over a commit that is on disk; the slots it changes must be there."""
+        for record in commit.records:
+            match record:
+                case Written():
+                    self._write(journal_id, record)
+                case OffsetSet():
+                    offsets = self._offsets.setdefault((record.user, record.endpoint), {})
+                    offsets[record.key] = max(record.seq, offsets.get(record.key, record.seq))
+                case Archived():
+                    self._mark(journal_id, record.key, archived_up_to=record.up_to_inclusive)
+                case Trimmed():
+                    self._mark(journal_id, record.key, trimmed_up_to=record.up_to_inclusive)
+        weight = commit.weight()
+        self.last_id = journal_id
+        self.version = max(self.version, commit.version)
+        self.entries += weight
+        self.bytes += body_bytes
+        self._commits.append((journal_id, commit, weight, body_bytes))
+
+    def _write(self, journal_id: int, record: Written) -> None:
+        slot = self._by_key.get(record.key)
+        if record.row is not None:
+            conversation = records.conversation_of(record.row)
+            if slot is None:
+                slot = self.keep(conversation)
+                slot.complete = slot.whole = conversation.head == len(record.entries)
+            slot.conversation = conversation
+        elif record.entries:
+            assert slot is not None
+            slot.conversation = with_head(slot.conversation, record.entries[-1])
+        assert slot is not None
+        slot.journal_id = journal_id
+        for row in record.members:
+            slot.set_member(records.member_of(row))
+            if row.version:
+                lines = self._lists.setdefault(row.user, {})
+                lines[record.key] = UserConversation(record.id, record.key, row.version)
+        senders = slot.senders
+        for entry in record.entries:
+            client_message_id = entry.client_message_id
+            if client_message_id:
+                sender = senders.get(entry.sender)
+                if sender is None:
+                    highest = client_message_id if slot.whole else None
+                    sender = senders[entry.sender] = Sender(highest)
+                elif sender.highest is not None and client_message_id > sender.highest:
+                    sender.highest = client_message_id
+                sender.known[client_message_id] = entry.seq
+        slot.pending += record.entries
+        if record.entries:
+            self.unarchived.setdefault(record.key)
+
+    def _mark(
+        self,
+        journal_id: int,
+        key: ConversationKey,
+        *,
+        archived_up_to: Seq = NO_SEQ,
+        trimmed_up_to: Seq = NO_SEQ,
+    ) -> None:
+        slot = self._by_key[key]
+        old = slot.conversation
+        slot.journal_id = journal_id
+        slot.conversation = msgspec.structs.replace(
+            old,
+            archived_up_to=max(old.archived_up_to, archived_up_to),
+            trimmed_up_to=max(old.trimmed_up_to, trimmed_up_to),
+        )
+        if slot.conversation.archived_up_to == old.head:
+            self.unarchived.pop(key, None)
+
+    def free(self, watermark: int) -> Iterator[None]:
+        """Forgets the pending commits up to `watermark`, which the tables now hold.
+
+        Comes back to the caller after every few thousand entries.
+        """
+        self.watermark = max(self.watermark, watermark)
+        while self._commits and self._commits[0][0] <= watermark:
+            done: dict[ConversationKey, Seq] = {}
+            freed = 0
+            while freed < _FREED_AT_ONCE and self._commits and self._commits[0][0] <= watermark:
+                _, commit, weight, body_bytes = self._commits.popleft()
+                freed += weight
+                self.entries -= weight
+                self.bytes -= body_bytes
+                for record in commit.records:
+                    if isinstance(record, Written):
+                        self._free_lines(record)
+                        if record.entries:
+                            done[record.key] = record.entries[-1].seq
+                    elif isinstance(record, OffsetSet):
+                        self._free_offset(record)
+            for key, seq in done.items():
+                _free_entries(self._by_key[key], seq)
+            yield
+
+    def _free_lines(self, record: Written) -> None:
+        for row in record.members:
+            lines = self._lists.get(row.user) if row.version else None
+            if (
+                lines is not None
+                and record.key in lines
+                and (lines[record.key].version <= row.version)
+            ):
+                del lines[record.key]
+                if not lines:
+                    del self._lists[row.user]
+
+    def _free_offset(self, record: OffsetSet) -> None:
+        identity = (record.user, record.endpoint)
+        offsets = self._offsets.get(identity)
+        if offsets is not None and offsets.get(record.key, record.seq + 1) <= record.seq:
+            del offsets[record.key]
+            if not offsets:
+                del self._offsets[identity]
+
+
+def with_head(old: Conversation, last: StoredEntry) -> Conversation:
+    """The conversation's row after its last entry."""
+    return Conversation(
+        old.key,
+        old.id,
+        old.kind,
+        old.wrapped_key,
+        last.seq,
+        last.countable,
+        from_bytes(last.digest),
+        old.archived_up_to,
+        old.trimmed_up_to,
+        old.membership_version,
+        old.member_count,
+        old.sealed_name,
+    )
+
+
+def _free_entries(slot: Slot, up_to_inclusive: Seq) -> None:
+    pending = slot.pending
+    count = up_to_inclusive - pending[0].seq + 1 if pending else 0
+    for entry in pending[:count]:
+        sender = slot.senders.get(entry.sender)
+        if sender is not None:
+            sender.known.pop(entry.client_message_id, None)
+    del pending[:count]

@@ -1,0 +1,143 @@
+"""Decides when slices move into the tables and when the journal's WAL starts over."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Final
+
+from trunkline.adapters.sqlite.commits import Commits
+from trunkline.adapters.sqlite.hot import SqliteHotStore
+from trunkline.adapters.sqlite.journal import Journal
+from trunkline.adapters.sqlite.settings import Settings
+from trunkline.adapters.sqlite.state import State
+from trunkline.adapters.sqlite.supervise import Slicer
+from trunkline.errors import TrunklineError
+from trunkline.ports.clock import Clock
+
+_LOOK_SECONDS: Final = 0.05
+_BACK_OFF_SECONDS: Final = (0.1, 5.0)
+
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Runs beside the store, as one task, until it is told to stop."""
+
+    def __init__(
+        self,
+        state: State,
+        commits: Commits,
+        hot: SqliteHotStore,
+        slicer: Slicer,
+        journals: tuple[Journal, Journal],
+        threads: tuple[Executor, Executor],
+        settings: Settings,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        """`journals`: the committing one, and one of this task's own. `threads`: for slices,
+        for checkpoints. `random`: 0 to 1, for jitter.
+        """
+        self._state = state
+        self._commits = commits
+        self._hot = hot
+        self._slicer = slicer
+        self._committing, self._journal = journals
+        self._slices, self._checkpoints = threads
+        self._settings = settings
+        self._clock = clock
+        self._random = random
+        self._stopping = asyncio.Event()
+        self._failures = 0
+        self._slicing = asyncio.Lock()
+
+    def stop(self) -> None:
+        """Lets `run` end after what it is doing."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Looks for work until stopped; a failure is logged and tried again later."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self._slice_if_due))
+            group.create_task(self._repeat(self._checkpoint_if_due))
+
+    async def materialise(self) -> None:
+        """Moves everything committed so far into the tables."""
+        up_to = self._state.last_id
+        while self._state.watermark < up_to:
+            await self._slice(min(up_to, self._state.slice_end(self._settings.slice_entries)))
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+        while not self._stopping.is_set():
+            await self._pause(_LOOK_SECONDS)
+            await self._guarded(work)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    def _due(self) -> bool:
+        state, settings = self._state, self._settings
+        if state.last_id <= state.watermark:
+            return False
+        oldest_ms = state.oldest_ms() or 0
+        return (
+            state.entries >= min(settings.slice_entries, settings.pending_entries)
+            or state.bytes >= settings.slice_bytes
+            or self._clock.now_ms() - oldest_ms >= settings.slice_age_seconds * 1000
+            or self._clock.monotonic() - self._commits.last_commit >= settings.idle_seconds
+        )
+
+    async def _slice_if_due(self) -> None:
+        if self._due():
+            await self._slice(self._state.slice_end(self._settings.slice_entries))
+        else:
+            await self._drop_if_quiet()
+
+    async def _slice(self, up_to_inclusive: int) -> None:
+        async with self._slicing:
+            loop = asyncio.get_running_loop()
+            watermark = await loop.run_in_executor(
+                self._slices, self._slicer.slice, up_to_inclusive
+            )
+            for _ in self._state.free(watermark):
+                self._hot.freed()
+                await asyncio.sleep(0)
+
+    async def _drop_if_quiet(self) -> None:
+        """Drops journal rows that the tables hold; under load the commits do so themselves."""
+        quiet = self._clock.monotonic() - self._commits.last_commit
+        if quiet >= self._settings.idle_seconds:
+            await self.drop_materialised()
+
+    async def drop_materialised(self) -> None:
+        """Drops all journal rows that the tables hold, in small transactions."""
+        more = True
+        while more:
+            more = await self._commits.drop_some()
+
+    async def _checkpoint_if_due(self) -> None:
+        """Copies most of the WAL while commits go on, the rest between two of them."""
+        if self._commits.since_checkpoint_bytes < self._settings.journal_wal_bytes:
+            return
+        loop = asyncio.get_running_loop()
+        for _ in range(2):
+            await loop.run_in_executor(self._checkpoints, self._journal.checkpoint)
+        await self._commits.checkpoint()
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Runs work that may fail as the disk may; it is tried again after a growing pause."""
+        try:
+            await work()
+        except TrunklineError as error:
+            least, most = _BACK_OFF_SECONDS
+            wait = min(most, least * 2**self._failures) * (0.5 + self._random())
+            self._failures += 1
+            log.error("upkeep failed, again in %.1f s: %s: %s", wait, error.code, error)
+            await self._pause(wait)
+        else:
+            self._failures = 0
