@@ -1,0 +1,91 @@
+"""Suite of the sealer: data keys that only their keyring opens, blobs that cannot be moved."""
+
+from collections.abc import Callable
+
+from trunkline.errors import KeyringWrong, SealBroken, TrunklineError
+from trunkline.ports.sealer import Sealer
+
+SealerMaker = Callable[[], Sealer]
+"""Each call makes a sealer with key-encryption keys of its own."""
+
+
+def refuses(kind: type[TrunklineError], call: Callable[..., object], *arguments: object) -> bool:
+    """Whether a call raises exactly that error."""
+    try:
+        call(*arguments)
+    except kind as error:
+        return type(error) is kind
+    return False
+
+
+class SealerSuite:
+    """Promises of `ports.sealer.Sealer`. Fixture: `make_sealer`."""
+
+    def test_what_was_sealed_opens_by_any_cipher_of_the_same_wrapped_key(
+        self, make_sealer: SealerMaker
+    ) -> None:
+        """Of any length, also nothing."""
+        sealer = make_sealer()
+        wrapped = sealer.new_wrapped_key()
+        for plaintext in (b"", b"x", "Gräfin 🦊".encode() * 1_000):
+            blob = sealer.cipher(wrapped).seal(plaintext, b"place")
+            assert sealer.cipher(bytes(bytearray(wrapped))).open(blob, b"place") == plaintext
+            assert len(plaintext) < 32 or plaintext not in blob
+
+    def test_the_same_plaintext_never_seals_to_the_same_blob(
+        self, make_sealer: SealerMaker
+    ) -> None:
+        """A nonce used twice would open both, and forge more."""
+        sealer = make_sealer()
+        cipher = sealer.cipher(sealer.new_wrapped_key())
+        assert len({cipher.seal(b"same", b"place") for _ in range(1_000)}) == 1_000
+
+    def test_a_blob_opens_nowhere_but_in_its_place(self, make_sealer: SealerMaker) -> None:
+        """DESIGN section 8."""
+        sealer = make_sealer()
+        cipher = sealer.cipher(sealer.new_wrapped_key())
+        blob = cipher.seal(b"body", b"place")
+        for elsewhere in (b"", b"plac", b"place ", b"other"):
+            assert refuses(SealBroken, cipher.open, blob, elsewhere)
+
+    def test_a_blob_with_any_bit_changed_does_not_open(self, make_sealer: SealerMaker) -> None:
+        """Header, nonce, ciphertext and tag alike; nor does any shorter one."""
+        sealer = make_sealer()
+        cipher = sealer.cipher(sealer.new_wrapped_key())
+        blob = cipher.seal(b"body", b"place")
+        for bit in range(len(blob) * 8):
+            changed = bytearray(blob)
+            changed[bit // 8] ^= 1 << bit % 8
+            assert refuses(SealBroken, cipher.open, bytes(changed), b"place")
+        for size in range(len(blob)):
+            assert refuses(SealBroken, cipher.open, blob[:size], b"place")
+
+    def test_each_conversation_has_keys_of_its_own(self, make_sealer: SealerMaker) -> None:
+        """Neither blobs nor digests of one say anything about another."""
+        sealer = make_sealer()
+        one, other = (sealer.cipher(sealer.new_wrapped_key()) for _ in range(2))
+        blob = one.seal(b"body", b"place")
+        assert refuses(SealBroken, other.open, blob, b"place")
+        assert one.digest_key != other.digest_key
+        assert len(one.digest_key) == 32
+
+    def test_a_digest_key_stays_the_same_for_a_wrapped_key(self, make_sealer: SealerMaker) -> None:
+        """Endpoints keep it with the conversation."""
+        sealer = make_sealer()
+        wrapped = sealer.new_wrapped_key()
+        first = sealer.cipher(wrapped).digest_key
+        for _ in range(100):
+            sealer.cipher(sealer.new_wrapped_key())
+        assert sealer.cipher(wrapped).digest_key == first
+
+    def test_a_key_that_another_keyring_wrapped_is_refused(self, make_sealer: SealerMaker) -> None:
+        """As are changed and cut ones."""
+        sealer = make_sealer()
+        foreign = make_sealer().new_wrapped_key()
+        assert refuses(KeyringWrong, sealer.cipher, foreign)
+        wrapped = sealer.new_wrapped_key()
+        for at in range(len(wrapped)):
+            changed = bytearray(wrapped)
+            changed[at] ^= 1
+            assert refuses(KeyringWrong, sealer.cipher, bytes(changed))
+            assert refuses(KeyringWrong, sealer.cipher, wrapped[:at])
