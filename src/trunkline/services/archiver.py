@@ -1,0 +1,185 @@
+"""Copies what hot holds to cold, reads it back, compares, then trims (DESIGN section 7, I10)."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from trunkline.core.tiering import is_whole, trim_up_to
+from trunkline.errors import DataDamaged, TrunklineError
+from trunkline.model import Seq
+from trunkline.ports.clock import Clock
+from trunkline.ports.cold import ColdStore
+from trunkline.ports.hot import HotStore
+from trunkline.ports.sealer import Sealer
+from trunkline.ports.tasks import ArchiveTask, TaskStore
+from trunkline.services.archive_copy import Copier, Part
+from trunkline.services.metrics import Metrics
+from trunkline.services.settings import ServiceSettings
+
+_log = structlog.get_logger("trunkline.archiver")
+_LEASE_SECONDS = 60.0
+_BACK_OFF_SECONDS = 5.0
+_MOST_PASS = 4096
+_LEAST_PASS = 128
+_SLOWEST_SHARE = 0.02
+
+
+class Pace:
+    """How fast archiving may go: additive increase, multiplicative decrease.
+
+    Source: AIMD as in congestion avoidance (RFC 5681).
+    """
+
+    def __init__(self, most_per_second: float) -> None:
+        self._most = most_per_second
+        self._least = most_per_second * _SLOWEST_SHARE
+        self.entries_per_second = most_per_second
+
+    def observe(self, *, busy: bool) -> None:
+        """Takes notice of whether the online service is under load."""
+        if busy:
+            self.entries_per_second = max(self._least, self.entries_per_second / 2)
+        else:
+            self.entries_per_second = min(self._most, self.entries_per_second + self._most / 10)
+
+    def seconds_for(self, entries: int) -> float:
+        """The pause after so many entries."""
+        return entries / self.entries_per_second
+
+
+class Archiver:
+    """Works through archive tasks until closed; any number may run side by side."""
+
+    def __init__(
+        self,
+        hot: HotStore,
+        tasks: TaskStore,
+        cold: ColdStore,
+        sealer: Sealer,
+        clock: Clock,
+        metrics: Metrics,
+        settings: ServiceSettings,
+        *,
+        batches_taken: Callable[[], int],
+    ) -> None:
+        self._hot = hot
+        self._tasks = tasks
+        self._clock = clock
+        self._metrics = metrics
+        self._settings = settings
+        self._batches_taken = batches_taken
+        self._pace = Pace(settings.archive_entries_per_second)
+        self._seen = (clock.monotonic(), batches_taken())
+        self._copier = Copier(hot, cold, sealer, most_conversations=settings.endpoint_vectors)
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """`run` returns after the conversation that is under way."""
+        self._closing.set()
+
+    async def run(self) -> None:
+        """Archives whatever waits, at a pace that yields to the online service."""
+        while not self._closing.is_set():
+            try:
+                worked = await self.run_once()
+            except TrunklineError as error:
+                _log.warning("archiver_waits", code=error.code, detail=error.detail)
+                worked = 0
+            if not worked:
+                await self._pause(self._settings.archive_interval_seconds)
+
+    async def run_once(self) -> int:
+        """Leases tasks and archives them; returns the number of entries copied."""
+        tasks = await self._tasks.lease(self._settings.archive_lease, _LEASE_SECONDS)
+        left = deque((task, task.conversation.archived_up_to) for task in tasks)
+        copied = 0
+        while left and not self._closing.is_set():
+            parts = await self._gather(left)
+            entries = sum(len(part.stored) for part in parts)
+            await self._archive(parts)
+            copied += entries
+            await self._yield(entries)
+        self._metrics.archive_waiting.set(await self._tasks.waiting())
+        return copied
+
+    async def _gather(self, left: deque[tuple[ArchiveTask, Seq]]) -> list[Part]:
+        """Reads the next pass: many short conversations, or a piece of a long one."""
+        room = max(_LEAST_PASS, min(_MOST_PASS, int(self._pace.entries_per_second / 10)))
+        parts: list[Part] = []
+        while left and room > 0:
+            task, after = left.popleft()
+            conversation = task.conversation
+            up_to = Seq(min(conversation.head, after + room))
+            if up_to <= after:
+                await self._tasks.done([task])
+                continue
+            stored = await self._hot.read(conversation.key, after, up_to)
+            if not is_whole(stored, after, up_to):
+                await self._fail(
+                    [task], DataDamaged(f"I1: hot does not hold all of {after + 1} to {up_to}.")
+                )
+                continue
+            parts.append(Part(task, stored))
+            room -= len(stored)
+            if up_to < conversation.head:
+                left.appendleft((task, up_to))
+        return parts
+
+    async def _archive(self, parts: Sequence[Part]) -> None:
+        """Copy, read back, compare, mark, trim."""
+        if not parts:
+            return
+        try:
+            await self._copier.copy(parts)
+            sound = [part for part in parts if await self._verified(part)]
+            await self._tasks.archived([(part.task, part.up_to) for part in sound])
+            trims = [(part.conversation.key, self._trim_up_to(part)) for part in sound]
+            await self._hot.trim([(key, up_to) for key, up_to in trims if up_to])
+            await self._tasks.done([part.task for part in sound if part.reaches_head])
+        except TrunklineError as error:
+            await self._fail([part.task for part in parts], error)
+            return
+        self._metrics.archived.inc(sum(len(part.stored) for part in sound))
+
+    async def _verified(self, part: Part) -> bool:
+        try:
+            await self._copier.verify(part)
+        except DataDamaged as error:
+            await self._fail([part.task], error)
+            return False
+        return True
+
+    async def _fail(self, tasks: Sequence[ArchiveTask], error: TrunklineError) -> None:
+        self._metrics.archive_failures.labels(error.code).inc(len(tasks))
+        _log.warning("archive_failed", code=error.code, detail=error.detail, tasks=len(tasks))
+        for task in tasks:
+            pause = _BACK_OFF_SECONDS * 2 ** min(task.attempts, 6)
+            await self._tasks.failed(task, error.code, pause)
+
+    def _trim_up_to(self, part: Part) -> Seq:
+        settings = self._settings
+        return trim_up_to(
+            msgspec.structs.replace(part.conversation, archived_up_to=part.up_to),
+            newest_single=settings.newest_single,
+            newest_group=settings.newest_group,
+        )
+
+    async def _yield(self, entries: int) -> None:
+        now, batches = self._clock.monotonic(), self._batches_taken()
+        then, before = self._seen
+        if now > then:
+            rate = (batches - before) / (now - then)
+            busy = rate > self._settings.archive_busy_batches_per_second
+            self._pace.observe(busy=busy)
+            self._seen = (now, batches)
+        await self._pause(self._pace.seconds_for(entries))
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,184 @@
+"""The services of one worker, put together over the ports, and what a connection asks of them."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from trunkline.core.appending import AppendPlanner
+from trunkline.core.ids import check_id
+from trunkline.core.session import TokenBucket
+from trunkline.errors import Overloaded, ShuttingDown, TokenOfAnotherUser
+from trunkline.model import UserId
+from trunkline.ports.authenticator import Authenticator, Grant
+from trunkline.ports.cached import CachedTier
+from trunkline.ports.clock import Clock
+from trunkline.ports.cold import ColdStore
+from trunkline.ports.hot import HotStore
+from trunkline.ports.outlet import Outlet
+from trunkline.ports.sealer import Sealer
+from trunkline.ports.tasks import TaskStore
+from trunkline.services.access import Views
+from trunkline.services.append import AppendService
+from trunkline.services.archiver import Archiver
+from trunkline.services.drafting import Drafting, FreshKeys
+from trunkline.services.durable_offsets import DurableOffsets
+from trunkline.services.fanout import FanOut
+from trunkline.services.markers import Markers
+from trunkline.services.metrics import Metrics
+from trunkline.services.pulls import Pulls
+from trunkline.services.reader import Reader
+from trunkline.services.registry import Connection, Registry
+from trunkline.services.settings import ServiceSettings
+from trunkline.services.sync import Syncs
+from trunkline.wire.close import Close
+from trunkline.wire.frames import PROTOCOL_VERSION, Hello, Limits, Welcome
+
+_BUCKETS_REMEMBERED = 100_000
+_EVICT_SECONDS = 30.0
+
+
+class Stores(msgspec.Struct, frozen=True):
+    """The ports that a worker stands on."""
+
+    hot: HotStore
+    tasks: TaskStore
+    cold: ColdStore
+    cached: CachedTier
+    sealer: Sealer
+    authenticator: Authenticator
+    clock: Clock
+    random_bits: Callable[[int], int]
+
+
+class Backbone:
+    """One worker: append, fan-out, reads, sync, markers, archiver."""
+
+    def __init__(self, stores: Stores, settings: ServiceSettings) -> None:
+        self._stores = stores
+        self.settings = settings
+        self.metrics = metrics = Metrics()
+        self.registry = Registry()
+        hot, cached, cold, sealer, clock = (
+            stores.hot, stores.cached, stores.cold, stores.sealer, stores.clock,
+        )  # fmt: skip
+        self._fresh_keys = FreshKeys(sealer, stores.random_bits)
+        self._buckets: dict[UserId, TokenBucket] = {}
+        self._draining = False
+        self._drained = asyncio.Event()
+        self._views = Views(hot)
+        self.append = AppendService(
+            hot, cached,
+            AppendPlanner(sealer.cipher, group_members=settings.group_members),
+            FanOut(self.registry, metrics), clock, metrics,
+            queue_drafts=settings.append_queue, batch_drafts=settings.append_batch,
+        )  # fmt: skip
+        reader = Reader(
+            hot, cached, cold, sealer, metrics,
+            run_bytes=settings.page_bytes, page_cache_bytes=settings.page_cache_bytes,
+        )  # fmt: skip
+        self.pulls = Pulls(
+            self._views, reader, metrics,
+            page_bytes=settings.page_bytes, most_ranges=settings.ranges_per_pull,
+        )  # fmt: skip
+        self._offsets = DurableOffsets(hot, interval_seconds=settings.offsets_write_seconds)
+        self.syncs = Syncs(
+            hot, cached, sealer, self._views, self._offsets, metrics,
+            page_conversations=settings.sync_page_conversations,
+            most_vectors=settings.endpoint_vectors,
+        )  # fmt: skip
+        self.markers = Markers(hot, self._views, reader, self.registry, queue=settings.append_queue)
+        self.archiver = Archiver(
+            hot, stores.tasks, cold, sealer, clock, metrics, settings,
+            batches_taken=lambda: self.append.batches,
+        )  # fmt: skip
+
+    async def run(self) -> None:
+        """Runs the background services until `drain`; what is queued then is finished."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run_appends())
+            group.create_task(self._offsets.run())
+            group.create_task(self._evict())
+            group.create_task(self.archiver.run())
+
+    async def _run_appends(self) -> None:
+        await self.append.run()
+        self.registry.close_all(Close.SHUTTING_DOWN, ShuttingDown())
+        self._offsets.close()
+        self._drained.set()
+
+    async def _evict(self) -> None:
+        """Drops from the cached tier what was idle too long."""
+        while not self._drained.is_set():
+            try:
+                async with asyncio.timeout(_EVICT_SECONDS):
+                    await self._drained.wait()
+            except TimeoutError:
+                await self._stores.cached.evict_idle()
+
+    def drain(self) -> None:
+        """Takes no more connections and drafts; `run` commits, answers, closes, returns."""
+        self._draining = True
+        self.archiver.close()
+        self.append.drain()
+
+    def admit(self, hello: Hello, outlet: Outlet, name: str) -> tuple[Grant, Connection]:
+        """Checks the token and makes the connection; raises `Unauthenticated`, `Overloaded`."""
+        if self._draining:
+            raise ShuttingDown
+        grant = self._stores.authenticator.authenticate(hello.token)
+        if hello.user is not None and hello.user != grant.user:
+            raise TokenOfAnotherUser
+        check_id(hello.endpoint, "endpoint id")
+        if self.registry.count >= self.settings.connections:
+            raise Overloaded(retry_after_seconds=5.0)
+        connection = Connection(name, grant.user, hello.endpoint, outlet, push=hello.push)
+        self.registry.attach(connection)
+        self.metrics.connections.set(self.registry.count)
+        return grant, connection
+
+    async def register(self, connection: Connection) -> None:
+        """From now on the connection is pushed what its user may see."""
+        if not connection.push:
+            return
+        listed = await self._stores.hot.conversations_of(connection.user)
+        rows = await self._stores.hot.views(connection.user, [line.conversation for line in listed])
+        self.registry.watch_loaded(
+            connection,
+            [conversation.key for conversation, member in rows.values() if not member.left_at],
+        )
+
+    def refresh(self, token: str, user: UserId) -> Grant:
+        """The grant of a new token for the same user."""
+        grant = self._stores.authenticator.authenticate(token)
+        if grant.user != user:
+            raise TokenOfAnotherUser
+        return grant
+
+    def drafting(self, user: UserId) -> Drafting:
+        """Makes the drafts of a connection; the rate is the user's, over all connections."""
+        now = self._stores.clock.monotonic()
+        bucket = self._buckets.get(user)
+        if bucket is None:
+            if len(self._buckets) >= _BUCKETS_REMEMBERED:
+                self._buckets = {u: b for u, b in self._buckets.items() if not b.full(now)}
+            bucket = self._buckets[user] = TokenBucket(
+                self.settings.sends_per_second, self.settings.send_burst, now
+            )
+        return Drafting(user, bucket, self._fresh_keys, self._stores.clock, self.settings)
+
+    def welcome(self, connection: Connection, expires_ms: int) -> Welcome:
+        """The answer to `hello`."""
+        s = self.settings
+        return Welcome(
+            PROTOCOL_VERSION,
+            connection.user,
+            connection.name,
+            self._stores.clock.now_ms(),
+            s.heartbeat_seconds,
+            expires_ms,
+            Limits(
+                s.body_bytes, s.frame_bytes, s.group_members, s.users_per_operation,
+                s.open_requests, s.sends_per_second, s.send_burst,
+            ),
+        )  # fmt: skip

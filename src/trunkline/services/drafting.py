@@ -1,0 +1,150 @@
+"""Turns a user's operations into drafts: form and limits are checked here, rights later."""
+
+from collections.abc import Callable, Collection
+from hashlib import blake2b
+from typing import assert_never
+
+from trunkline.core import ids
+from trunkline.core.session import TokenBucket
+from trunkline.errors import BodyEmpty, BodyTooLarge, InvalidInput, TooManyUsers
+from trunkline.model import (
+    ConversationId,
+    Draft,
+    FreshKey,
+    Kind,
+    UserId,
+)
+from trunkline.ports.clock import Clock
+from trunkline.ports.sealer import Sealer
+from trunkline.services.settings import ServiceSettings
+from trunkline.wire.frames import Add, Create, Leave, Remove, Rename, Send
+
+Operation = Send | Create | Add | Remove | Leave | Rename
+_CONTENT_TYPE_BYTES = 128
+_PEERS_REMEMBERED = 4_096
+
+
+class FreshKeys:
+    """Makes key material for conversations that a draft may create."""
+
+    def __init__(self, sealer: Sealer, random_bits: Callable[[int], int]) -> None:
+        self._sealer = sealer
+        self._random_bits = random_bits
+
+    def make(self, conversation: ConversationId) -> FreshKey:
+        """A key on the conversation's shard, and a wrapped data key."""
+        shard_hash = int.from_bytes(blake2b(conversation.encode(), digest_size=8).digest(), "big")
+        return FreshKey(
+            ids.conversation_key(shard_hash, self._random_bits(54)),
+            self._sealer.new_wrapped_key(),
+        )
+
+
+class Drafting:
+    """The drafts of one user's connection."""
+
+    __slots__ = ("_bucket", "_clock", "_fresh_keys", "_peers", "_settings", "_user")
+
+    def __init__(
+        self,
+        user: UserId,
+        bucket: TokenBucket,
+        fresh_keys: FreshKeys,
+        clock: Clock,
+        settings: ServiceSettings,
+    ) -> None:
+        self._user = user
+        self._bucket = bucket
+        self._fresh_keys = fresh_keys
+        self._clock = clock
+        self._settings = settings
+        self._peers: dict[UserId, tuple[ConversationId, tuple[UserId, UserId], FreshKey]] = {}
+
+    def draft(self, operation: Operation) -> Draft:
+        """The draft of an operation; raises `InvalidInput` or `RateLimited`."""
+        self._bucket.take(self._clock.monotonic())
+        ids.check_id(operation.id, "client message id")
+        if isinstance(operation, Send):
+            return self._message(operation)
+        return self._membership(operation)
+
+    def _message(self, send: Send) -> Draft:
+        self._check_body(send.body)
+        if not 0 < len(send.content_type.encode()) <= _CONTENT_TYPE_BYTES:
+            raise InvalidInput(f"A content type has 1 to {_CONTENT_TYPE_BYTES} bytes.")
+        now_ms = self._clock.now_ms()
+        if send.to is not None:
+            if send.conversation is not None:
+                raise InvalidInput("`send` names a conversation or a user, not both.")
+            self._check_name(send.name)
+            conversation, users, fresh = self._peer(send.to)
+            return Draft(
+                conversation, self._user, send.id, Kind.MESSAGE, now_ms, send.body,
+                send.content_type, send.refers_to, users, send.name, fresh,
+            )  # fmt: skip
+        if send.conversation is None:
+            raise InvalidInput("`send` names a conversation or a user.")
+        return Draft(
+            send.conversation, self._user, send.id, Kind.MESSAGE, now_ms, send.body,
+            send.content_type, send.refers_to,
+        )  # fmt: skip
+
+    def _membership(self, operation: Create | Add | Remove | Leave | Rename) -> Draft:
+        users: Collection[UserId] = ()
+        name: str | None = None
+        fresh: FreshKey | None = None
+        match operation:
+            case Create():
+                ids.check_group_id(operation.conversation)
+                kind, users, name = Kind.CREATED, operation.users, operation.name
+                fresh = self._fresh_keys.make(operation.conversation)
+            case Add():
+                kind, users = Kind.JOINED, operation.users
+            case Remove():
+                kind, users = Kind.LEFT, operation.users
+            case Leave():
+                kind, users = Kind.LEFT, (self._user,)
+            case Rename():
+                kind, name = Kind.RENAMED, operation.name
+            case _:
+                assert_never(operation)
+        self._check_users(users)
+        self._check_name(name)
+        return Draft(
+            operation.conversation, self._user, operation.id, kind, self._clock.now_ms(),
+            users=tuple(users), name=name, fresh=fresh,
+        )  # fmt: skip
+
+    def _peer(self, other: UserId) -> tuple[ConversationId, tuple[UserId, UserId], FreshKey]:
+        """Id, members and key material of the single conversation with another user.
+
+        The material is made once a peer: if the conversation exists it is not used, and
+        while it does not, using the same twice is harmless.
+        """
+        peer = self._peers.get(other)
+        if peer is None:
+            ids.check_id(other, "user id")
+            conversation = ids.single_conversation_id(self._user, other)
+            peer = (conversation, (self._user, other), self._fresh_keys.make(conversation))
+            if len(self._peers) >= _PEERS_REMEMBERED:
+                self._peers.clear()
+            self._peers[other] = peer
+        return peer
+
+    def _check_body(self, body: str) -> None:
+        most = self._settings.body_bytes
+        if not body:
+            raise BodyEmpty
+        if len(body) > most or (len(body) * 4 > most and len(body.encode()) > most):
+            raise BodyTooLarge(f"A body has at most {most} bytes.")
+
+    def _check_users(self, users: Collection[UserId]) -> None:
+        most = self._settings.users_per_operation
+        if len(users) > most:
+            raise TooManyUsers(f"One operation names at most {most} users.")
+        for user in users:
+            ids.check_id(user, "user id")
+
+    def _check_name(self, name: str | None) -> None:
+        if name is not None and len(name.encode()) > self._settings.name_bytes:
+            raise InvalidInput(f"A name has at most {self._settings.name_bytes} bytes.")

@@ -1,0 +1,218 @@
+"""After a commit: the senders' acks, then the push to online members (DESIGN section 3, step 5).
+
+A push frame is built once per conversation, batch and encoding. An entry that changes the
+membership ends a frame, so that nobody is sent what lies outside their view (I13).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from trunkline.core.appending import (
+    Accepted,
+    ConversationWrite,
+    Decision,
+    Known,
+    MembershipBody,
+)
+from trunkline.errors import Internal, TrunklineError
+from trunkline.model import (
+    MEMBERSHIP_KINDS,
+    Conversation,
+    ConversationId,
+    Draft,
+    Entry,
+    Kind,
+    Member,
+    UserId,
+)
+from trunkline.services.metrics import Metrics
+from trunkline.services.registry import Connection, Registry
+from trunkline.wire.close import Close
+from trunkline.wire.encoding import Encoding
+from trunkline.wire.frames import Ack, Error, Notice, Push
+
+Item = tuple[Draft, Connection]
+_FEW_ENTRIES: Final = 8
+_FRAME_CHARACTERS: Final = 64 * 1024
+
+_membership = msgspec.json.Decoder(MembershipBody).decode
+
+
+class FanOut:
+    """Delivers what a batch committed to the connections of this process."""
+
+    def __init__(self, registry: Registry, metrics: Metrics) -> None:
+        self._registry = registry
+        self._metrics = metrics
+
+    def deliver(self, items: Sequence[Item], decision: Decision) -> None:
+        """Answers the senders and pushes the entries; called only after the commit (I5)."""
+        sole_sender: dict[ConversationId, Connection | None] = {}
+        senders: dict[Connection, None] = {}
+        duplicates = 0
+        for (draft, connection), outcome in zip(items, decision.outcomes, strict=True):
+            conversation = draft.conversation
+            if isinstance(outcome, Accepted):
+                connection.acks.append(
+                    Ack(draft.client_message_id, conversation, outcome.seq, outcome.time_ms)
+                )
+                sole = sole_sender.setdefault(conversation, connection)
+                if sole is not connection or draft.kind is not Kind.MESSAGE:
+                    sole_sender[conversation] = None
+            elif isinstance(outcome, Known):
+                duplicates += 1
+                connection.acks.append(
+                    Ack(draft.client_message_id, conversation, outcome.seq, duplicate=True)
+                )
+            else:
+                self._refuse(draft, connection, outcome.error)
+            senders[connection] = None
+        for connection in senders:
+            connection.flush_acks()
+        pushed = 0
+        for write in decision.writes:
+            pushed += self._push(write, sole_sender.get(write.conversation.id))
+        self._metrics.pushed.inc(pushed)
+        if duplicates:
+            self._metrics.duplicates.inc(duplicates)
+
+    def refuse(self, items: Sequence[Item], error: TrunklineError) -> None:
+        """Answers every sender of a batch that was not committed."""
+        for draft, connection in items:
+            self._refuse(draft, connection, error)
+
+    def regroup(self, conversation: Conversation, members: Mapping[UserId, Member]) -> None:
+        """Lets those watch who are members, and no others (I13); tells them all to sync."""
+        for user, member in members.items():
+            for connection in self._registry.of_user(user):
+                if member.left_at:
+                    self._registry.unwatch(connection, conversation.key)
+                else:
+                    self._registry.watch(connection, conversation.key)
+                if connection.push:
+                    connection.write(Notice(conversation.id))
+
+    def close_all(self) -> None:
+        """Who watches what is not known any more: all come back and register again."""
+        self._registry.close_all(Close.INTERNAL, Internal())
+
+    def _refuse(self, draft: Draft, connection: Connection, error: TrunklineError) -> None:
+        self._metrics.frames_refused.labels(error.code).inc()
+        connection.refuse(
+            Error(
+                error.code,
+                error.detail,
+                retryable=error.retryable,
+                retry_after_seconds=error.retry_after_seconds,
+                id=draft.client_message_id,
+                conversation=draft.conversation,
+            )
+        )
+
+    def _push(self, write: ConversationWrite, sole_sender: Connection | None) -> int:
+        """Returns the number of entries written, all connections together."""
+        entries = write.opened
+        conversation = write.conversation
+        if not write.members:
+            return self._push_frame(
+                conversation, conversation.membership_version, entries, sole_sender
+            )
+        self._unwatch_until_joined(conversation, entries)
+        version = conversation.membership_version - sum(
+            entry.kind in MEMBERSHIP_KINDS for entry in entries
+        )
+        pushed = start = 0
+        for position, entry in enumerate(entries):
+            if entry.kind not in MEMBERSHIP_KINDS:
+                continue
+            version += 1
+            frame = entries[start : position + 1]
+            start = position + 1
+            pushed += self._push_membership(conversation, version, frame, entry)
+        if start < len(entries):
+            pushed += self._push_frame(conversation, version, entries[start:], None)
+        return pushed
+
+    def _push_membership(
+        self, conversation: Conversation, version: int, frame: list[Entry], change: Entry
+    ) -> int:
+        users = _membership(change.body).users
+        if change.kind is Kind.CREATED:
+            self._watch(conversation, users)
+            return self._push_frame(conversation, version, frame, None)
+        pushed = self._push_frame(conversation, version, frame, None)
+        if change.kind is Kind.JOINED:
+            self._watch(conversation, users)
+        for user in users:
+            for connection in self._registry.of_user(user):
+                if change.kind is Kind.LEFT:
+                    self._registry.unwatch(connection, conversation.key)
+                if connection.push:
+                    connection.write(Notice(conversation.id))
+        return pushed
+
+    def _unwatch_until_joined(self, conversation: Conversation, entries: Sequence[Entry]) -> None:
+        """Whom the batch made a member is not sent what stands in it before that (I13).
+
+        A connection that registered between commit and fan-out watches already.
+        """
+        seen: set[UserId] = set()
+        for entry in entries:
+            if entry.kind not in MEMBERSHIP_KINDS:
+                continue
+            for user in _membership(entry.body).users:
+                if entry.kind is Kind.JOINED and user not in seen:
+                    for connection in self._registry.of_user(user):
+                        self._registry.unwatch(connection, conversation.key)
+                seen.add(user)
+
+    def _watch(self, conversation: Conversation, users: Sequence[UserId]) -> None:
+        for user in users:
+            for connection in self._registry.of_user(user):
+                self._registry.watch(connection, conversation.key)
+
+    def _push_frame(
+        self,
+        conversation: Conversation,
+        version: int,
+        entries: list[Entry],
+        sole_sender: Connection | None,
+    ) -> int:
+        return sum(
+            self._push_part(conversation, version, part, sole_sender) for part in _parts(entries)
+        )
+
+    def _push_part(
+        self,
+        conversation: Conversation,
+        version: int,
+        entries: list[Entry],
+        sole_sender: Connection | None,
+    ) -> int:
+        written = 0
+        frames: dict[Encoding, bytes] = {}
+        for connection in self._registry.watchers(conversation.key):
+            if connection is sole_sender:
+                continue
+            frame = frames.get(connection.encoding)
+            if frame is None:
+                frame = frames[connection.encoding] = connection.encode(
+                    Push(conversation.id, version, entries)
+                )
+            connection.outlet.write(frame)
+            written += 1
+        return written * len(entries)
+
+
+def _parts(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """The entries in frames that no reader's bound is too small for; few are always one."""
+    start = size = 0
+    if len(entries) > _FEW_ENTRIES:
+        for position, entry in enumerate(entries):
+            size += len(entry.body)
+            if size > _FRAME_CHARACTERS and position > start:
+                yield entries[start:position]
+                start, size = position, len(entry.body)
+    yield entries[start:] if start else entries

@@ -1,0 +1,68 @@
+"""Read markers: durable before the answer, many of them in one record (DESIGN section 4)."""
+
+import asyncio
+
+from trunkline.core.views import check_position
+from trunkline.errors import Overloaded
+from trunkline.model import ConversationKey, MarkerMove, UserId
+from trunkline.ports.hot import HotStore
+from trunkline.services.access import Views
+from trunkline.services.reader import Reader
+from trunkline.services.registry import Connection, Registry
+from trunkline.wire.frames import Mark, Notice
+
+
+class Markers:
+    """Serves `mark` frames. What arrives while a record is under way is combined."""
+
+    def __init__(
+        self, hot: HotStore, views: Views, reader: Reader, registry: Registry, *, queue: int
+    ) -> None:
+        self._hot = hot
+        self._views = views
+        self._reader = reader
+        self._registry = registry
+        self._queue = queue
+        self._waiting: dict[tuple[ConversationKey, UserId], MarkerMove] = {}
+        self._recorded: asyncio.Future[None] | None = None
+        self._recording = asyncio.Lock()
+
+    async def mark(self, connection: Connection, frame: Mark) -> None:
+        """Moves the marker forward; raises `NotMember`, `AheadOfHead` (I9).
+
+        Durable when it returns. The user's other connections are told to sync.
+        """
+        access = await self._views.of(connection.user, frame.conversation)
+        check_position(access.view, frame.seq)
+        if frame.seq <= access.view.marker:
+            return
+        countable = await self._reader.countable_at(access.conversation, frame.seq)
+        await self._record(
+            MarkerMove(access.conversation.key, connection.user, frame.seq, countable)
+        )
+        for other in self._registry.of_user(connection.user):
+            if other is not connection and other.push:
+                other.write(Notice(frame.conversation))
+
+    async def _record(self, move: MarkerMove) -> None:
+        key = (move.key, move.user)
+        waiting = self._waiting.get(key)
+        if waiting is None and len(self._waiting) >= self._queue:
+            raise Overloaded(retry_after_seconds=0.5)
+        if waiting is None or waiting.seq < move.seq:
+            self._waiting[key] = move
+        if self._recorded is None:
+            self._recorded = asyncio.get_running_loop().create_future()
+        mine = self._recorded
+        async with self._recording:
+            if mine.done():
+                mine.result()
+                return
+            moves, self._waiting, self._recorded = self._waiting, {}, None
+            try:
+                await self._hot.record(tuple(moves.values()), ())
+            except BaseException as error:
+                mine.set_exception(error if isinstance(error, Exception) else Overloaded())
+                mine.exception()
+                raise
+            mine.set_result(None)

@@ -1,0 +1,63 @@
+"""The server's metrics, one table of names; `docs/reference/metrics.md` is held against it."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Counters of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.connections = Gauge(
+            "trunkline_connections", "Open connections after hello.", registry=r
+        )
+        self.closed = Counter(
+            "trunkline_connections_closed", "Connections closed by the server.", ["code"],
+            registry=r,
+        )  # fmt: skip
+        self.frames_refused = Counter(
+            "trunkline_refused", "Answers with an error, by its code.", ["code"], registry=r
+        )
+        self.entries = Counter("trunkline_entries", "Entries committed.", registry=r)
+        self.duplicates = Counter(
+            "trunkline_duplicates", "Resends answered with the first seq.", registry=r
+        )
+        self.append_seconds = Histogram(
+            "trunkline_append_seconds", "From taking a batch to its commit.", registry=r,
+            buckets=_LATENCY,
+        )  # fmt: skip
+        self.append_batch = Histogram(
+            "trunkline_append_batch_drafts", "Drafts a batch.", registry=r, buckets=_COUNTS
+        )
+        self.append_queue = Gauge(
+            "trunkline_append_queue_drafts", "Drafts waiting for a batch.", registry=r
+        )
+        self.pushed = Counter(
+            "trunkline_pushed_entries", "Entries written to online endpoints.", registry=r
+        )
+        self.pulled = Counter("trunkline_pulled_entries", "Entries answered to pulls.", registry=r)
+        self.tier_reads = Counter(
+            "trunkline_tier_reads", "Reads that reached a tier.", ["tier"], registry=r
+        )
+        self.tier_entries = Counter(
+            "trunkline_tier_entries", "Entries that a tier gave.", ["tier"], registry=r
+        )
+        self.reads_shared = Counter(
+            "trunkline_reads_shared", "Reads that another read of the same range served.",
+            registry=r,
+        )  # fmt: skip
+        self.syncs = Counter("trunkline_syncs", "Syncs answered.", registry=r)
+        self.archived = Counter(
+            "trunkline_archived_entries", "Entries copied to cold and verified.", registry=r
+        )
+        self.archive_failures = Counter(
+            "trunkline_archive_failures", "Archive tasks that failed, by code.", ["code"],
+            registry=r,
+        )  # fmt: skip
+        self.archive_waiting = Gauge(
+            "trunkline_archive_waiting", "Conversations not yet fully archived.", registry=r
+        )

@@ -1,0 +1,116 @@
+"""Limits and intervals of the services, as one table that the configuration reads."""
+
+from typing import Annotated
+
+import msgspec
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every setting of the services; sizes in bytes of UTF-8, times in seconds."""
+
+    body_bytes: Annotated[
+        Positive, msgspec.Meta(description="Largest body of a message, in bytes of UTF-8.")
+    ] = 12 * 1024
+    frame_bytes: Annotated[
+        Positive, msgspec.Meta(description="Largest frame that a client may send.")
+    ] = 1024 * 1024
+    name_bytes: Annotated[Positive, msgspec.Meta(description="Longest name of a conversation.")] = (
+        256
+    )
+    group_members: Annotated[
+        Positive, msgspec.Meta(description="Most members that a group has at a time.")
+    ] = 10_000
+    users_per_operation: Annotated[
+        Positive, msgspec.Meta(description="Most users that one `create`, `add` or `remove` names.")
+    ] = 1_000
+    open_requests: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Requests of one connection that may wait behind the one being served."
+        ),
+    ] = 16
+    ranges_per_pull: Annotated[
+        Positive, msgspec.Meta(description="Most ranges that one `pull` asks for.")
+    ] = 256
+    sends_per_second: Annotated[
+        float,
+        msgspec.Meta(
+            gt=0,
+            description="Rate of a user's operations with an `id`, over all connections.",
+        ),
+    ] = 1_000.0
+    send_burst: Annotated[
+        Positive,
+        msgspec.Meta(description="Sends that a user may make at once before the rate counts."),
+    ] = 2_000
+    connections: Annotated[
+        Positive,
+        msgspec.Meta(description="Most open connections; further ones are told to come back."),
+    ] = 20_000
+    append_queue: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Sends that may wait for a commit; further ones are answered `overloaded`."
+        ),
+    ] = 20_000
+    append_batch: Annotated[
+        Positive, msgspec.Meta(description="Most sends that one commit takes.")
+    ] = 256
+    page_bytes: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Size at which a page of a pull ends; a page stays below twice this."
+        ),
+    ] = 256 * 1024
+    sync_page_conversations: Annotated[
+        Positive, msgspec.Meta(description="Most conversations on one page of a sync.")
+    ] = 500
+    page_cache_bytes: Annotated[
+        Positive,
+        msgspec.Meta(description="Memory for encoded runs of entries that were pulled lately."),
+    ] = 64 * 1024 * 1024
+    endpoint_vectors: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Endpoints whose read offsets stay in memory; longest idle go first."
+        ),
+    ] = 50_000
+    heartbeat_seconds: Annotated[
+        Seconds,
+        msgspec.Meta(
+            description="An endpoint silent for this long is pinged; it has half of it to answer."
+        ),
+    ] = 30.0
+    hello_seconds: Annotated[
+        Seconds, msgspec.Meta(description="Time that a new connection has for `hello`.")
+    ] = 10.0
+    offsets_write_seconds: Annotated[
+        Seconds, msgspec.Meta(description="How often read offsets are written to the hot tier.")
+    ] = 1.0
+    newest_single: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Newest entries of a single conversation that stay in the hot tier."
+        ),
+    ] = 80
+    newest_group: Annotated[
+        Positive, msgspec.Meta(description="Newest entries of a group that stay in the hot tier.")
+    ] = 12_000
+    archive_interval_seconds: Annotated[
+        Seconds, msgspec.Meta(description="Pause of the archiver when nothing waits.")
+    ] = 1.0
+    archive_lease: Annotated[
+        Positive, msgspec.Meta(description="Conversations that the archiver takes on at a time.")
+    ] = 256
+    archive_busy_batches_per_second: Annotated[
+        Positive, msgspec.Meta(description="Commits a second from which on the archiver yields.")
+    ] = 50
+    archive_entries_per_second: Annotated[
+        Positive, msgspec.Meta(description="Most entries that the archiver copies a second.")
+    ] = 40_000
+    drain_seconds: Annotated[
+        Seconds, msgspec.Meta(description="Time that clients have to leave when the server stops.")
+    ] = 10.0

@@ -1,0 +1,8 @@
+"""Lets the services' tests import what they are fed with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
