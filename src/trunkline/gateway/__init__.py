@@ -1,0 +1,1 @@
+"""The WebSocket listener: sockets to sessions; picows stays in `websocket.py`."""

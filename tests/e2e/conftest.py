@@ -1,0 +1,44 @@
+"""A real listener with real services over memory stores, started for one test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from foreign_client import Server
+
+from trunkline.adapters.jwt import TokenKey
+
+StartServer = Callable[..., Awaitable[Server]]
+
+
+@pytest_asyncio.fixture
+async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
+    """Starts servers with settings of the services: `await start_server(hello_seconds=0.5)`."""
+    servers: list[Server] = []
+
+    async def start(
+        *, outlet_bytes: int = 4 << 20, keys: Sequence[TokenKey] = (), **services: float
+    ) -> Server:
+        folder = tmp_path / f"server{len(servers)}"
+        folder.mkdir()
+        server = Server(folder, outlet_bytes=outlet_bytes, keys=keys, services=services)
+        servers.append(server)
+        await server.start()
+        return server
+
+    yield start
+    for server in servers:
+        await server.stop()
+
+
+@pytest.fixture
+async def server(start_server: StartServer) -> Server:
+    """A server as it is by default."""
+    return await start_server()
