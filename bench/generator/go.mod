@@ -1,0 +1,3 @@
+module trunkline/bench/generator
+
+go 1.21
