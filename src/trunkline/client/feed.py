@@ -1,0 +1,92 @@
+"""Hands the entries of all conversations to one reader, in order, each once.
+
+What arrives while the reader is slow is not kept here past a bound: the reader takes the
+rest from the local store.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from trunkline.client.endpoint import Endpoint
+from trunkline.model import ConversationId, Entry, Seq
+
+_PAGE_ENTRIES = 256
+
+
+class Feed:
+    """One reader's place in every conversation."""
+
+    def __init__(self, endpoint: Endpoint, *, from_start: bool, bound: int) -> None:
+        self._endpoint = endpoint
+        self._from_start = from_start
+        self._bound = bound
+        self._count = 0
+        self._news: dict[ConversationId, list[Sequence[Entry]]] = {}
+        self._positions: dict[ConversationId, Seq] = {}
+        self._arrived = asyncio.Event()
+        for conversation, held in endpoint.replica.held.items():
+            if held.last > self._position(conversation):
+                self._news[conversation] = []
+        self._arrived.set()
+
+    def deliver(self, conversation: ConversationId, entries: Sequence[Entry]) -> None:
+        """Entries became part of a copy."""
+        news = self._news.setdefault(conversation, [])
+        if self._count < self._bound:
+            news.append(entries)
+            self._count += len(entries)
+        self._arrived.set()
+
+    def end(self) -> None:
+        """Wakes the reader up: the client failed."""
+        self._arrived.set()
+
+    async def entries(self) -> AsyncGenerator[tuple[ConversationId, Entry], None]:
+        """Every entry once, in order within its conversation; raises what ended the client."""
+        while True:
+            while self._news:
+                conversation = next(iter(self._news))
+                parts = self._news.pop(conversation)
+                self._count -= sum(map(len, parts))
+                for part in parts:
+                    for entry in self._following(conversation, part):
+                        self._positions[conversation] = entry.seq
+                        yield conversation, entry
+                async for entry in self._missed(conversation):
+                    yield conversation, entry
+            self._endpoint.raise_failure()
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def _following(self, conversation: ConversationId, part: Sequence[Entry]) -> Sequence[Entry]:
+        """What of a part is new, unless something before it is missing here."""
+        position = self._position(conversation)
+        if part[-1].seq <= position or part[0].seq > position + 1:
+            return ()
+        return part[position + 1 - part[0].seq :]
+
+    async def _missed(self, conversation: ConversationId) -> AsyncGenerator[Entry, None]:
+        """What the copy holds beyond the reader's place, unless more of it waits already."""
+        while conversation not in self._news:
+            position = self._position(conversation)
+            last = self._endpoint.replica.held[conversation].last
+            if last <= position:
+                return
+            up_to = Seq(min(last, position + _PAGE_ENTRIES))
+            entries = await self._endpoint.read(conversation, position, up_to)
+            if not entries:
+                return
+            for entry in entries:
+                self._positions[conversation] = entry.seq
+                yield entry
+
+    def _position(self, conversation: ConversationId) -> Seq:
+        held = self._endpoint.replica.held[conversation]
+        start = Seq(held.first - 1)
+        position = self._positions.get(conversation)
+        if position is None:
+            position = start if self._from_start else held.live_after
+        if position < start:  # the view began anew
+            position = start
+        self._positions[conversation] = position
+        return position

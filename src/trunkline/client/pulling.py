@@ -1,0 +1,199 @@
+"""Drives sync and pull over one connection, as far as the policy wants it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from trunkline.client.backoff import Backoff
+from trunkline.client.connection import Connection, ConnectionLost, wait_for
+from trunkline.client.endpoint import Endpoint
+from trunkline.client.policy import SyncPolicy
+from trunkline.core.digest import to_hex
+from trunkline.errors import ProtocolError, TrunklineError
+from trunkline.model import ConversationId, Seq
+from trunkline.ports.clock import Clock
+from trunkline.wire.frames import Pull, Pulled, Range, Sync, Synced
+
+RANGES_MAX: Final = 64
+"""So many conversations are asked for in one pull."""
+IDLE_SECONDS: Final = 1.0
+"""So long nothing must be to do before the policy is asked what to pull when idle."""
+UNWRITTEN_ENTRIES_MAX: Final = 8192
+"""Past this, pulling waits until the local store has caught up."""
+TRIES_MAX: Final = 8
+"""So many retryable errors in a row end the connection."""
+
+
+class Pulling:
+    """Keeps the endpoint's copies complete while the connection lasts."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        connection: Connection,
+        policy: SyncPolicy,
+        clock: Clock,
+        uniform: Callable[[], float],
+    ) -> None:
+        self._endpoint = endpoint
+        self._connection = connection
+        self._policy = policy
+        self._clock = clock
+        self._backoff = Backoff(uniform, first_seconds=0.2, most_seconds=10.0)
+        self._work = asyncio.Event()
+        self._turn = -1
+        self._idle_done = False
+
+    def look(self) -> None:
+        """Wakes up if there may be something new to sync or pull."""
+        if self._endpoint.replica.turn != self._turn:
+            self._endpoint.settled.clear()
+            self._work.set()
+
+    async def run(self) -> None:
+        """Works until the connection ends; raises only what ends the client."""
+        replica = self._endpoint.replica
+        replica.want_sync()
+        while True:
+            self._work.clear()
+            self._turn = replica.turn
+            try:
+                if replica.sync_wanted:
+                    await self._sync()
+                elif not await self._pull_behind(idle=False):
+                    await self._wait()
+                self._backoff.succeeded()
+            except ConnectionLost:
+                return
+            except TrunklineError as error:
+                if not error.retryable:
+                    raise
+                await self._retry_later(error)
+
+    async def _retry_later(self, error: TrunklineError) -> None:
+        self._endpoint.report(error)
+        delay = self._backoff.failed(error)
+        if self._backoff.failures > TRIES_MAX:
+            self._connection.abandon("The server keeps refusing to sync.")
+        self._endpoint.replica.want_sync()
+        await asyncio.sleep(delay)
+
+    async def _wait(self) -> None:
+        """Nothing can be done now: waits for work, a gap's patience, or idleness."""
+        replica = self._endpoint.replica
+        due = replica.next_due(self._clock.monotonic())
+        if due is not None:
+            await wait_for(self._work, due + 0.001)
+            return
+        if self._turn == replica.turn:
+            self._endpoint.settled.set()
+        offer_idle = replica.is_behind and not self._idle_done
+        if await wait_for(self._work, IDLE_SECONDS if offer_idle else None):
+            self._idle_done = False
+        elif not await self._pull_behind(idle=True):
+            self._idle_done = True
+
+    # --- sync -----------------------------------------------------------------------
+
+    async def _sync(self) -> None:
+        replica = self._endpoint.replica
+        replica.sync_wanted = False
+        digest = to_hex(replica.vector_digest())
+        vector: dict[ConversationId, Seq] | None = None
+        cursor, following = replica.cursor, ""
+        while True:
+            answer = await self._ask_sync(cursor, digest, vector, following)
+            if answer.vector_wanted:
+                if vector is not None or following:
+                    raise ProtocolError("The server asks for the vector that it was sent.")
+                vector = replica.vector()
+                continue
+            vector = None
+            replica.changed(answer.conversations)
+            following = answer.next
+            if not following:
+                replica.sync_ended(answer.cursor)
+                return
+
+    async def _ask_sync(
+        self,
+        cursor: int,
+        digest: str,
+        vector: dict[ConversationId, Seq] | None,
+        following: str,
+    ) -> Synced:
+        answer = await self._connection.request(
+            lambda number: Sync(number, cursor, digest, vector, following)
+        )
+        if not isinstance(answer, Synced):
+            raise ProtocolError("A sync was answered with something else.")
+        return answer
+
+    # --- pull -----------------------------------------------------------------------
+
+    async def _pull_behind(self, *, idle: bool) -> bool:
+        """Pulls what the policy chooses; returns whether it chose anything."""
+        behind = self._endpoint.replica.behind(self._clock.monotonic())
+        if not behind:
+            return False
+        chosen = self._policy.choose(behind, idle=idle)[:RANGES_MAX]
+        if not chosen:
+            return False
+        if self._endpoint.replica.unwritten_entries > UNWRITTEN_ENTRIES_MAX:
+            await self._endpoint.save()
+        try:
+            await self._pull(chosen)
+        except ConnectionLost:
+            raise
+        except TrunklineError as error:
+            if error.retryable:
+                raise
+            await self._pull_apart(chosen, error)
+        return True
+
+    async def _pull_apart(
+        self, conversations: Sequence[ConversationId], error: TrunklineError
+    ) -> None:
+        """One of the ranges was refused: asks for each alone, gives up the refused ones."""
+        if len(conversations) > 1:
+            for conversation in conversations:
+                try:
+                    await self._pull([conversation])
+                except TrunklineError as alone:
+                    if alone.retryable:
+                        raise
+                    self._refused(conversation, alone)
+        else:
+            self._refused(conversations[0], error)
+
+    def _refused(self, conversation: ConversationId, error: TrunklineError) -> None:
+        self._endpoint.report(error)
+        self._endpoint.replica.refused(conversation)
+
+    async def _pull(self, conversations: Sequence[ConversationId]) -> None:
+        replica = self._endpoint.replica
+        after = replica.pull_begins(conversations)
+        try:
+            ranges = [Range(conversation, seq) for conversation, seq in after.items()]
+            answer = await self._ask_pull(ranges, "")
+            while answer.next:
+                page, following = answer, answer.next
+                for run in page.runs:
+                    replica.pulled(run)
+                if replica.unwritten_entries > UNWRITTEN_ENTRIES_MAX:
+                    await self._endpoint.save()
+                answer = await self._ask_pull([], following)
+            for run in answer.runs:
+                replica.pulled(run)
+        except BaseException:
+            replica.pull_failed(conversations)
+            raise
+        now = self._clock.monotonic()
+        for conversation, before in after.items():
+            replica.pull_ended(conversation, before, now)
+
+    async def _ask_pull(self, ranges: list[Range], following: str) -> Pulled:
+        answer = await self._connection.request(lambda number: Pull(number, ranges, following))
+        if not isinstance(answer, Pulled):
+            raise ProtocolError("A pull was answered with something else.")
+        return answer

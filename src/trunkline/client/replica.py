@@ -1,0 +1,383 @@
+"""Decides what an endpoint's copies become: what is stored, dropped, pulled, proven (I1, I14).
+
+Pure: it is fed pushes, pulled runs, acks and sync answers, and keeps what must be written
+(`take_changes`), what must be pulled (`behind`) and what may be confirmed
+(`take_offsets`). Times are monotonic seconds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from trunkline.client.held import Held
+from trunkline.client.policy import Behind
+from trunkline.client.store import Changes, Copy
+from trunkline.core.digest import from_bytes, move_vector, vector_digest
+from trunkline.errors import DigestMismatch, ProtocolError, TrunklineError
+from trunkline.model import NO_DIGEST, ConversationId, Digest, Entry, Seq, UserId
+from trunkline.wire.frames import Changed, Run
+
+GAP_SECONDS: Final = 0.1
+"""So long a gap may close by itself: acks and pushes of one batch may come in either order."""
+EARLY_ENTRIES_MAX: Final = 1024
+"""At most so many entries beyond a gap are kept for each conversation."""
+HEALS_MAX: Final = 3
+"""So often a copy is pulled afresh after one sync, before it waits for the next sync."""
+STALLS_MAX: Final = 4
+"""So often a pull may bring nothing new although the head lies beyond."""
+
+Deliver = Callable[[ConversationId, Sequence[Entry]], None]
+Report = Callable[[TrunklineError], None]
+
+
+class Counters(msgspec.Struct):
+    """What an endpoint saw. `pushed` and `pulled` count entries that became part of a copy."""
+
+    pushed: int = 0
+    pulled: int = 0
+    gaps_seen: int = 0
+    duplicates_dropped: int = 0
+    digest_mismatches: int = 0
+    resent: int = 0
+
+
+class Replica:
+    """The copies of one endpoint.
+
+    Attributes:
+        sync_wanted: something happened that only a sync can tell.
+        turn: rises whenever there may be something new to pull or sync.
+    """
+
+    def __init__(
+        self,
+        user: UserId,
+        copies: Sequence[Copy],
+        cursor: int,
+        *,
+        deliver: Deliver,
+        report: Report,
+    ) -> None:
+        self.user = user
+        self.cursor = cursor
+        self.counters = Counters()
+        self.sync_wanted = False
+        self.turn = 0
+        self.held: dict[ConversationId, Held] = {c.conversation: Held.load(c) for c in copies}
+        self.unwritten_entries = 0
+        self._deliver = deliver
+        self._report = report
+        self._new_endpoint = not cursor and not copies
+        self._behind: dict[ConversationId, float] = {}
+        self._runs: dict[ConversationId, list[list[Entry]]] = {}
+        # Dicts, because their order is always the same.
+        self._dirty: dict[ConversationId, None] = {}
+        self._dropped: dict[ConversationId, None] = {}
+        self._unconfirmed: dict[ConversationId, None] = {}
+        self._vector_base = {c: h.vector_seq for c, h in self.held.items()}
+        self._vector_digest = vector_digest(self._vector_base)
+        for conversation, held in self.held.items():
+            if held.head > held.last:
+                self._behind[conversation] = 0.0
+
+    # --- what arrives ---------------------------------------------------------------
+
+    def push(self, conversation: ConversationId, entries: list[Entry], now: float) -> None:
+        """Entries that the server pushed, contiguous among themselves."""
+        held = self.held.get(conversation)
+        if held is None:
+            self.want_sync()
+            return
+        self.counters.pushed += self._arrived(held, entries, now)
+
+    def own(self, conversation: ConversationId, entry: Entry, now: float) -> None:
+        """An entry that this endpoint sent, built from its ack."""
+        held = self.held.get(conversation)
+        if held is None:
+            self.want_sync()
+        else:
+            self._arrived(held, [entry], now)
+
+    def reached(self, conversation: ConversationId, seq: Seq, now: float) -> None:
+        """The conversation has an entry `seq` whose content is not at hand."""
+        held = self.held.get(conversation)
+        if held is None:
+            self.want_sync()
+        elif seq > held.last:
+            self._see_gap(held, seq, now)
+
+    def pulled(self, run: Run) -> None:
+        """A run that was asked for; raises `ProtocolError` if it has a hole (I8)."""
+        held = self.held.get(run.conversation)
+        entries = run.entries
+        if not entries or held is None or run.after > held.last:
+            return
+        if entries[0].seq != run.after + 1 or entries[-1].seq != run.after + len(entries):
+            raise ProtocolError(f"A pulled run after {run.after} is not contiguous.")
+        fresh = entries[held.last - run.after :] if held.last > run.after else entries
+        if fresh:
+            self.counters.pulled += len(fresh)
+            self._extend(held, fresh)
+
+    def pull_begins(self, conversations: Sequence[ConversationId]) -> dict[ConversationId, Seq]:
+        """A pull of these is asked for now; returns after which seqs."""
+        after: dict[ConversationId, Seq] = {}
+        for conversation in conversations:
+            held = self.held[conversation]
+            held.pulling = True
+            after[conversation] = held.last
+        return after
+
+    def pull_ended(self, conversation: ConversationId, before: Seq, now: float) -> None:
+        """All that a pull asked for has come; `before` is what was held when it was asked."""
+        held = self.held[conversation]
+        held.pulling = False
+        if held.last >= held.head or conversation not in self._behind:
+            return
+        held.stalls = held.stalls + 1 if held.last <= before else 0
+        if held.stalls > STALLS_MAX:
+            self._behind.pop(conversation, None)
+            held.stalls = 0
+            self.want_sync()
+        elif held.stalls:
+            self._wait(held, now + GAP_SECONDS * 2**held.stalls)
+
+    def refused(self, conversation: ConversationId) -> None:
+        """The server does not give this range (any more): the next sync tells why."""
+        self.held[conversation].pulling = False
+        self._behind.pop(conversation, None)
+
+    def pull_failed(self, conversations: Sequence[ConversationId]) -> None:
+        """The pull ended early: what it did not bring is asked for again."""
+        for conversation in conversations:
+            self.held[conversation].pulling = False
+
+    def changed(self, conversations: Sequence[Changed]) -> None:
+        """A page of a sync's answer."""
+        for one in conversations:
+            self._change(one)
+
+    def sync_ended(self, cursor: int) -> None:
+        """The last page of a sync was taken over."""
+        self.cursor = cursor
+        self._new_endpoint = False
+        self.turn += 1
+
+    def open(self, held: Held) -> None:
+        """The application wants this conversation, whatever the policy."""
+        held.opened = True
+        self.turn += 1
+
+    def want_sync(self) -> None:
+        """Asks for a sync, soon."""
+        if not self.sync_wanted:
+            self.sync_wanted = True
+            self.turn += 1
+
+    # --- what is to be done ----------------------------------------------------------
+
+    def behind(self, now: float) -> list[Behind]:
+        """The copies that lack entries; a gap counts once it did not close by itself."""
+        found: list[Behind] = []
+        for conversation, due in self._behind.items():
+            if due > now:
+                continue
+            held = self.held[conversation]
+            if due and not held.stalls:
+                self.counters.gaps_seen += 1
+            self._behind[conversation] = 0.0
+            found.append(
+                Behind(
+                    conversation,
+                    held.kind,
+                    held.head - held.last,
+                    held.last_time_ms,
+                    held.unread,
+                    held.opened,
+                )
+            )
+        return found
+
+    def next_due(self, now: float) -> float | None:
+        """Seconds until a gap that may still close by itself is to be pulled, or None."""
+        waiting = [due for due in self._behind.values() if due]
+        return max(0.0, min(waiting) - now) if waiting else None
+
+    def take_changes(self) -> Changes:
+        """What is to be written since the last call."""
+        changes = Changes(
+            list(self._dropped),
+            list(self._runs.items()),
+            [self.held[conversation].copy() for conversation in self._dirty],
+        )
+        self._dropped, self._runs, self._dirty = {}, {}, {}
+        self.unwritten_entries = 0
+        return changes
+
+    def take_offsets(self) -> dict[ConversationId, Seq]:
+        """What may be confirmed once what `take_changes` gave before this is durable."""
+        offsets = {c: h.last for c in self._unconfirmed if (h := self.held[c]).vector_seq}
+        self._unconfirmed.clear()
+        return offsets
+
+    def unconfirm(self, conversations: Mapping[ConversationId, Seq]) -> None:
+        """These offsets did not go out: they are to be confirmed again."""
+        self._unconfirmed.update(dict.fromkeys(conversations))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether any copy lacks entries."""
+        return bool(self._behind)
+
+    @property
+    def has_unconfirmed(self) -> bool:
+        """Whether there is something to confirm."""
+        return bool(self._unconfirmed)
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._dirty or self._dropped)
+
+    def vector(self) -> dict[ConversationId, Seq]:
+        """The last contiguous seq of every copy that holds something."""
+        return {c: seq for c, h in self.held.items() if (seq := h.vector_seq)}
+
+    def vector_digest(self) -> Digest:
+        """The digest of `vector()`, at the cost of what moved since the last call."""
+        for conversation, held in self.held.items():
+            old = self._vector_base.get(conversation, Seq(0))
+            if old != (new := held.vector_seq):
+                self._vector_digest = move_vector(self._vector_digest, conversation, old, new)
+                self._vector_base[conversation] = new
+        return self._vector_digest
+
+    def mark(self, conversation: ConversationId, seq: Seq, read: int) -> None:
+        """The person has seen everything up to `seq`, which are `read` messages more."""
+        held = self.held[conversation]
+        held.marker, held.unread = seq, max(0, held.unread - read)
+        held.mark_waits = True
+        self._dirty[conversation] = None
+
+    def marked(self, conversation: ConversationId) -> None:
+        """The server knows the marker."""
+        held = self.held[conversation]
+        held.mark_waits = False
+        self._dirty[conversation] = None
+        if held.unread_at < held.head:
+            self.want_sync()
+
+    # --- how copies move -------------------------------------------------------------
+
+    def _arrived(self, held: Held, entries: list[Entry], now: float) -> int:
+        """Joins entries that came unasked to a copy; returns how many became part of it."""
+        first, last = entries[0].seq, entries[-1].seq
+        if last - first != len(entries) - 1:
+            raise ProtocolError("A push is not contiguous.")
+        before = held.last
+        if first == before + 1:
+            self._extend(held, entries)
+        elif first > before:
+            held.count(entries, self.user)
+            # A pull that is still to be asked for will bring them.
+            if held.pulling or self._behind.get(held.conversation) != 0.0:
+                held.keep_early(entries, EARLY_ENTRIES_MAX)
+            self._see_gap(held, last, now)
+            return 0
+        else:
+            known = min(before, last) - first + 1
+            self.counters.duplicates_dropped += sum(
+                entry.sender != self.user for entry in entries[:known]
+            )
+            if last <= before:
+                return 0
+            self._extend(held, entries[known:])
+        return max(0, held.last - before)
+
+    def _see_gap(self, held: Held, seq: Seq, now: float) -> None:
+        held.head = max(held.head, seq)
+        if held.conversation not in self._behind:
+            self._wait(held, now + GAP_SECONDS)
+
+    def _wait(self, held: Held, due: float) -> None:
+        self._behind[held.conversation] = due
+        self.turn += 1
+
+    def _extend(self, held: Held, entries: list[Entry]) -> None:
+        """Takes entries last+1.. over, checked where the server's digest is known."""
+        while entries:
+            rest: list[Entry] = []
+            expected = held.expected
+            if expected is not None and held.last < expected[0] <= entries[-1].seq:
+                cut = expected[0] - held.last
+                entries, rest = entries[:cut], entries[cut:]
+            self._take(held, entries)
+            if not self._prove(held):
+                return
+            entries = rest or held.take_early()
+        if held.last >= held.head:
+            held.head = held.last
+            held.stalls = 0
+            self._behind.pop(held.conversation, None)
+
+    def _take(self, held: Held, entries: list[Entry]) -> None:
+        held.take(entries, self.user)
+        conversation = held.conversation
+        runs = self._runs.get(conversation)
+        if runs is None:
+            self._runs[conversation] = [entries]
+        else:
+            runs.append(entries)
+        self.unwritten_entries += len(entries)
+        self._dirty[conversation] = None
+        self._unconfirmed[conversation] = None
+        self._deliver(conversation, entries)
+
+    def _prove(self, held: Held) -> bool:
+        """Compares with the server's digest where that stands exactly here (I14)."""
+        if held.expected is None or held.expected[0] != held.last:
+            return True
+        _, digest = held.expected
+        if digest == held.digest:
+            held.expected, held.mismatches = None, 0
+            return True
+        self.counters.digest_mismatches += 1
+        held.mismatches += 1
+        self._report(
+            DigestMismatch(
+                f"The copy of conversation {held.conversation!r} up to {held.last} differs from "
+                "the server's: it is pulled afresh."
+            )
+        )
+        self._restart(held, held.first)
+        if held.mismatches <= HEALS_MAX:
+            self._wait(held, 0.0)
+        else:
+            self._behind.pop(held.conversation, None)
+        return False
+
+    def _restart(self, held: Held, first: Seq) -> None:
+        """Drops what the copy holds; it starts again at `first`."""
+        held.first, held.last, held.digest = first, Seq(first - 1), NO_DIGEST
+        held.early = None
+        parts = self._runs.pop(held.conversation, [])
+        self.unwritten_entries -= sum(map(len, parts))
+        self._dropped[held.conversation] = None
+        self._dirty[held.conversation] = None
+
+    def _change(self, change: Changed) -> None:
+        held = self.held.get(change.conversation)
+        if held is None:
+            held = self.held[change.conversation] = Held.start(change)
+            # To a new endpoint everything is news; live is what comes after its first sync.
+            held.live_after = change.head if self._new_endpoint else Seq(change.first - 1)
+        elif held.first != change.first:
+            self._restart(held, change.first)
+        held.update(change)
+        held.mismatches = 0
+        self._dirty[change.conversation] = None
+        if change.head >= held.last:
+            held.expected = (change.head, from_bytes(bytes.fromhex(change.digest)))
+            if self._prove(held) and held.last < held.head:
+                self._wait(held, 0.0)
