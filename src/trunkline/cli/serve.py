@@ -1,0 +1,99 @@
+"""`trunkline serve`: runs the embedded server in the foreground."""
+
+import os
+import resource
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from trunkline.cli.output import json_option, on_terminal, write_json, write_lines
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  trunkline serve --data chat
+  trunkline serve --data chat --host 0.0.0.0 --port 8480
+  TRUNKLINE_SERVICES__SENDS_PER_SECOND=50 trunkline serve --data chat
+\b
+The first start makes the data directory, its keyring (keyring.json: keep a copy of it
+elsewhere, without it nothing can be read) and the keys that sign tokens (tokens.json).
+SIGTERM or Ctrl-C drains: what is queued is stored and acknowledged, clients are told to
+come back. While it runs, server.json in the data directory says where it listens.
+\b
+Settings come from the command line, then TRUNKLINE_SECTION__NAME in the environment,
+then the file given by --config.
+"""
+)
+@click.option("--data", metavar="DIR", help="Data directory (trunkline-data).")
+@click.option("--host", help="Address of the WebSocket listener (127.0.0.1).")
+@click.option("--port", type=int, help="Port of the WebSocket listener (8480); 0: any free one.")
+@click.option("--ops-port", type=int, help="Port of health and metrics (8481); 0: any free one.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, TOML.")
+@click.option("--until-stdin-closes", is_flag=True, hidden=True)
+@json_option
+def serve(
+    data: str | None,
+    host: str | None,
+    port: int | None,
+    ops_port: int | None,
+    log_level: str | None,
+    config: Path | None,
+    until_stdin_closes: bool,
+    as_json: bool,
+) -> None:
+    """Run the embedded server: one process, one data directory, nothing else to install."""
+    import uvloop
+
+    from trunkline import app
+    from trunkline.cli.logs import configure_logs
+    from trunkline.config import load
+
+    settings = load(
+        config,
+        os.environ,
+        {
+            "data": data,
+            "gateway.host": host,
+            "gateway.port": port,
+            "ops.port": ops_port,
+            "log_level": log_level,
+        },
+    )
+    configure_logs(settings.log_level)
+    raise_open_files()
+    if until_stdin_closes:
+        threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
+
+    def on_listening(listening: app.Listening) -> None:
+        if as_json:
+            write_json(listening)
+            return
+        write_lines(
+            [
+                f"Listening on {listening.url}",
+                f"Health and metrics on {listening.ops_url}",
+                *(["Ctrl-C stops it."] if on_terminal() else []),
+            ]
+        )
+
+    uvloop.run(app.serve(settings, on_listening=on_listening))
+
+
+def raise_open_files() -> int:
+    """Raises the limit of open files as far as it goes; returns it. Every socket is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def _stop_at_end_of_stdin() -> None:
+    """The pipe's other end is the process that started this one: when it ends, so does this."""
+    # Not sys.stdin: its lock, held by a waiting thread, aborts the interpreter's end.
+    while os.read(0, 4096):
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)

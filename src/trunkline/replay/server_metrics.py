@@ -1,0 +1,44 @@
+"""Reads a running server's metrics, where its operators' listener can be reached."""
+
+import asyncio
+import urllib.error
+import urllib.request
+from typing import Final
+
+_FETCH_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.5
+
+
+async def read_metrics(ops_url: str) -> dict[str, float] | None:
+    """Every sample by its name and labels as they stand there, or None if nobody answers."""
+    try:
+        text = await asyncio.to_thread(_fetch, f"{ops_url}/metrics")
+    except (OSError, urllib.error.URLError, ValueError):
+        return None
+    samples: dict[str, float] = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            samples[name] = float(value)
+    return samples
+
+
+async def wait_until_archived(ops_url: str, seconds: float) -> bool:
+    """Waits until the archiver has copied all there is; returns whether it has."""
+    for _ in range(int(seconds / _POLL_SECONDS)):
+        # The pause comes first: what was just written is not yet counted as waiting.
+        await asyncio.sleep(_POLL_SECONDS)
+        metrics = await read_metrics(ops_url)
+        if metrics is None:
+            return False
+        entries = metrics.get("trunkline_entries_total", 0.0)
+        archived = metrics.get("trunkline_archived_entries_total", 0.0)
+        if metrics.get("trunkline_archive_waiting", 0.0) == 0 and archived >= entries:
+            return True
+    return False
+
+
+def _fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=_FETCH_SECONDS) as answer:
+        data: bytes = answer.read()
+    return data.decode()
