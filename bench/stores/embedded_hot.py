@@ -5,6 +5,7 @@ writer is one; conversations with 50 members, rising client message ids, bodies 
 """
 
 import bisect
+import gc
 import itertools
 import os
 import random
@@ -115,6 +116,8 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     parent = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(tempfile.gettempdir())
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)  # as the server has it
     print(
         "| conversations | entries a commit | entries/s | till materialised | server µs an entry "
         "| p50 ms | p99 ms | longest ms |\n|---|---|---|---|---|---|---|---|"

@@ -209,12 +209,14 @@ async def test_a_clean_close_leaves_everything_in_the_tables_and_no_log(
 ) -> None:
     async with opened() as stores:
         await fill_group(writer, stores.hot)
+        await writer.append(stores.hot, writer.message("g", "ann", "big", "x" * 500_000))
+    assert (tmp_path / "data" / "journal.db").stat().st_size < 100_000
     left = {p.name for p in (tmp_path / "data").iterdir()}
     assert left == {"format", "lock", "journal.db", "tables.db", "cold.db"}
     with closing(sqlite3.connect(tmp_path / "data" / "journal.db")) as journal:
         assert journal.execute("SELECT count(*) FROM journal").fetchone() == (0,)
     with closing(sqlite3.connect(tmp_path / "data" / "tables.db")) as tables:
-        assert tables.execute("SELECT count(*) FROM message").fetchone() == (9,)
+        assert tables.execute("SELECT count(*) FROM message").fetchone() == (10,)
 
 
 async def test_a_slice_that_is_repeated_changes_nothing(
@@ -240,6 +242,49 @@ async def test_a_slice_that_is_repeated_changes_nothing(
         pass
     with closing(sqlite3.connect(tmp_path / "again" / "tables.db")) as tables:
         assert list(tables.iterdump()) == once
+
+
+async def test_what_is_moved_while_newer_is_pending_does_not_hide_the_newer(
+    opened: Callable[..., EmbeddedStores], writer: Writer
+) -> None:
+    """I9."""
+    async with opened() as stores:
+        await fill_group(writer, stores.hot)
+        row, _ = await view(stores.hot, "dan", "g")
+        for seq in (3, 5):
+            marker = MarkerMove(row.key, DAN, Seq(seq), seq - 1)
+            await stores.hot.record([marker], [OffsetMove(row.key, DAN, PHONE, Seq(seq))])
+            newest = list(await stores.hot.conversations_of(DAN))
+        await stores._upkeep._slice(stores.hot._state.last_id - 1)
+        assert list(await stores.hot.conversations_of(DAN)) == newest
+        assert await stores.hot.offsets(DAN, PHONE) == {row.key: 5}
+
+
+async def test_a_lower_offset_that_comes_later_lowers_nothing_in_the_tables(
+    opened: Callable[..., EmbeddedStores], writer: Writer
+) -> None:
+    """I9."""
+    async with opened() as stores:
+        await fill_group(writer, stores.hot)
+        row, _ = await view(stores.hot, "dan", "g")
+        for seq in (6, 2):
+            await stores.hot.record([], [OffsetMove(row.key, DAN, PHONE, Seq(seq))])
+            await stores.materialise()
+        assert await stores.hot.offsets(DAN, PHONE) == {row.key: 6}
+
+
+async def test_what_the_tables_hold_takes_no_memory_any_more(
+    opened: Callable[..., EmbeddedStores], writer: Writer
+) -> None:
+    async with opened() as stores:
+        await fill_group(writer, stores.hot)
+        row, _ = await view(stores.hot, "ann", "g")
+        await stores.materialise()
+        state = stores.hot._state
+        slot = state.slot_of_key(row.key)
+        assert slot is not None
+        assert (state.entries, state.bytes, slot.pending) == (0, 0, [])
+        assert not any(sender.known for sender in slot.senders.values())
 
 
 async def test_what_was_trimmed_is_gone_from_the_tables_and_its_ids_are_not(
@@ -381,4 +426,23 @@ async def test_after_a_crash_the_journal_is_answered_from_before_it_is_moved(
         assert list(await stores.hot.conversations_of(ANN)) == lines
         again = await writer.append(stores.hot, writer.message("g", "ann", "m07"))
         assert known_seq_of(again[0]) == before[-1].seq - 12
+        again = await writer.append(stores.hot, writer.message("g", "ann", "m05"))
+        assert known_seq_of(again[0]) == before[-1].seq - 14
         assert await send(writer, stores, "m99") == before[-1].seq + 1
+
+
+async def test_after_a_crash_ids_in_the_journal_are_known_beside_those_in_the_tables(
+    opened: Callable[..., EmbeddedStores], writer: Writer, tmp_path: Path
+) -> None:
+    """I6: the highest id of a sender is that of both."""
+    async with opened() as stores:
+        await writer.append(stores.hot, writer.create("g", "ann", "c"))
+        for i in range(6):
+            await send(writer, stores, f"m{i}")
+            if i == 2:
+                await stores.materialise()
+        shutil.copytree(tmp_path / "data", tmp_path / "left")
+    async with opened("left") as stores:
+        for i in (5, 3, 4, 0, 2):
+            again = await writer.append(stores.hot, writer.message("g", "ann", f"m{i}"))
+            assert known_seq_of(again[0]) == i + 2

@@ -34,7 +34,7 @@ def directory(tmp_path: Path) -> Iterator[DataDirectory]:
     tables.close()
     journal = Journal(directory.journal)
     for journal_id in range(1, COMMITS + 1):
-        journal.append(journal_id, Commit(0, 0, []), 0)
+        journal.append(journal_id, Commit(0, 0, ()), 0)
     journal.close()
     yield directory
     directory.close()

@@ -74,7 +74,7 @@ class Commits:
         nothing more is accepted until the store is opened again.
         """
         loop = asyncio.get_running_loop()
-        commit = Commit(self._clock.now_ms(), version, list(commit_records))
+        commit = Commit(self._clock.now_ms(), version, tuple(commit_records))
         journal_id = self._state.last_id + 1
         floor = min(self._state.watermark, self._floor + _DROPPED_AT_ONCE)
         done: Future[int] = self._writer.submit(self._journal.append, journal_id, commit, floor)

@@ -205,7 +205,12 @@ class SqliteHotStore:
             and slot.conversation.sealed_name == conversation.sealed_name
         )
         row = None if same_row else conversation_row(conversation)
-        return Written(conversation.key, conversation.id, write.entries, row, members), version
+        return (
+            Written(
+                conversation.key, conversation.id, tuple(write.entries), row, tuple(members)
+            ),
+            version,
+        )  # fmt: skip
 
     def _move(self, moves: Sequence[_Moves], written: list[Record], version: int) -> int:
         """Adds the moves' records to `written`; returns the highest version given out."""
@@ -217,25 +222,22 @@ class SqliteHotStore:
                 if other is None or other.seq < marker.seq:
                     markers[marker.key, marker.user] = marker
         rows = {
-            (record.key, row.user): (record.members, place)
+            (record.key, row.user): row
             for record in written
             if markers and isinstance(record, Written)
-            for place, row in enumerate(record.members)
+            for row in record.members
         }
         for (key, user), marker in markers.items():
             slot = self._state.slot_of_key(key)
             if slot is None or marker.seq > slot.conversation.head:
                 continue  # I9: never past head
-            members, place = rows.get((key, user), ([], 0))
-            member = member_of(members[place]) if members else slot.members.get(user)
+            row = rows.get((key, user))  # what this very commit writes is newer
+            member = slot.members.get(user) if row is None else member_of(row)
             if member is None or member.marker >= marker.seq:
                 continue
             version += 1
             row = member_row(_marked(member, marker.seq, marker.countable), version)
-            if members:  # this very commit writes that row already
-                members[place] = row
-            else:
-                written.append(Written(key, slot.conversation.id, [], None, [row]))
+            written.append(Written(key, slot.conversation.id, (), None, (row,)))
         return version
 
     async def _wait_for_room(self) -> None:

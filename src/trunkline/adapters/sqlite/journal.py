@@ -4,9 +4,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from trunkline.adapters.sqlite import records
 from trunkline.adapters.sqlite.database import checkpoint, connect, translated
-from trunkline.adapters.sqlite.records import Commit
+from trunkline.adapters.sqlite.records import Commit, pack, unpack
 from trunkline.adapters.sqlite.sql import schema, statement
 from trunkline.errors import DataDamaged
 
@@ -31,7 +30,7 @@ class Journal:
 
         Raises what SQLite raises: the caller decides what the outcome means.
         """
-        body = records.pack(journal_id, commit)
+        body = pack(journal_id, commit)
         self._connection.execute(
             self._insert, (journal_id, commit.weight(), commit.time_ms, floor, body)
         )
@@ -75,7 +74,7 @@ class Journal:
             for found_id, entries, _, body in rows:
                 if found_id != journal_id + 1:
                     break
-                commit = records.unpack(found_id, body)
+                commit = unpack(found_id, body)
                 if commit.weight() != entries:
                     raise DataDamaged(f"{self._file}: row {found_id} does not count its entries.")
                 yield found_id, commit, len(body)

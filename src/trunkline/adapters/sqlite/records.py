@@ -65,9 +65,9 @@ class Written(msgspec.Struct, array_like=True, tag="w", frozen=True, gc=False):
 
     key: ConversationKey
     id: ConversationId
-    entries: list[StoredEntry]
+    entries: tuple[StoredEntry, ...]
     row: ConversationRow | None
-    members: list[MemberRow]
+    members: tuple[MemberRow, ...]
 
 
 class OffsetSet(msgspec.Struct, array_like=True, tag="o", frozen=True, gc=False):
@@ -101,7 +101,7 @@ class Commit(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     time_ms: int
     version: int
-    records: list[Record]
+    records: tuple[Record, ...]
 
     def weight(self) -> int:
         """How many entries and other records it holds: what the bounds count."""

@@ -10,7 +10,7 @@ _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 @cache
 def schema(name: str) -> str:
     """The script `sql/<name>.sql`."""
-    return (files(__package__) / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    return (files("trunkline.adapters.sqlite") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 @cache

@@ -6,8 +6,15 @@ from itertools import islice
 
 import msgspec
 
-from trunkline.adapters.sqlite import records
-from trunkline.adapters.sqlite.records import Archived, Commit, OffsetSet, Trimmed, Written
+from trunkline.adapters.sqlite.records import (
+    Archived,
+    Commit,
+    OffsetSet,
+    Trimmed,
+    Written,
+    conversation_of,
+    member_of,
+)
 from trunkline.core.digest import from_bytes
 from trunkline.model import (
     NO_SEQ,
@@ -25,46 +32,40 @@ from trunkline.model import (
 
 _STRANGERS_MOST = 1_000
 _SKIPPED_AT_ONCE = 64
-_FREED_AT_ONCE = 2_000
+_FREED_AT_ONCE = 500
 
 
-class Sender:
+class Sender(msgspec.Struct, gc=False):
     """What one user sent to one conversation.
 
     `highest` is the highest client message id ever, or None if the tables must be asked;
     `known` are those of pending entries.
     """
 
-    __slots__ = ("highest", "known")
-
-    def __init__(self, highest: ClientMessageId | None) -> None:
-        self.highest = highest
-        self.known: dict[ClientMessageId, Seq] = {}
+    highest: ClientMessageId | None
+    known: dict[ClientMessageId, Seq] = msgspec.field(default_factory=dict)
 
 
-class Slot:
+class Slot(msgspec.Struct, gc=False):
     """One conversation: its row, and what was loaded of its members and senders.
 
     What stands here is newer than the tables or the same. `strangers` are users known not
     to be members. `complete`: all members are here; `whole`: all senders too, since the
     conversation was created while it was here. `pending` are the entries that the tables do
     not hold yet, contiguous up to head. `journal_id` is the last commit that changed it.
+
+    There are very many of these and nothing in them refers back: out of the collector's
+    sight, they do not make it stop the loop.
     """
 
-    __slots__ = (
-        "complete", "conversation", "journal_id", "members", "pending", "senders", "strangers",
-        "whole",
-    )  # fmt: skip
-
-    def __init__(self, conversation: Conversation) -> None:
-        self.conversation = conversation
-        self.members: dict[UserId, Member] = {}
-        self.strangers: set[UserId] = set()
-        self.complete = False
-        self.whole = False
-        self.senders: dict[UserId, Sender] = {}
-        self.pending: list[StoredEntry] = []
-        self.journal_id = 0
+    conversation: Conversation
+    members: dict[UserId, Member] = msgspec.field(default_factory=dict)
+    strangers: dict[UserId, None] = msgspec.field(default_factory=dict)
+    complete: bool = False
+    whole: bool = False
+    senders: dict[UserId, Sender] = msgspec.field(default_factory=dict)
+    pending: list[StoredEntry] = msgspec.field(default_factory=list)
+    journal_id: int = 0
 
     def knows(self, user: UserId) -> bool:
         """Whether it is known here if this user is a member."""
@@ -77,12 +78,12 @@ class Slot:
         elif not self.complete:
             if len(self.strangers) >= _STRANGERS_MOST:
                 self.strangers.clear()
-            self.strangers.add(user)
+            self.strangers[user] = None
 
     def set_member(self, member: Member) -> None:
         """Takes over a member's row that a commit wrote."""
         self.members[member.user] = member
-        self.strangers.discard(member.user)
+        self.strangers.pop(member.user, None)
 
 
 class State:
@@ -190,7 +191,7 @@ class State:
     def _write(self, journal_id: int, record: Written) -> None:
         slot = self._by_key.get(record.key)
         if record.row is not None:
-            conversation = records.conversation_of(record.row)
+            conversation = conversation_of(record.row)
             if slot is None:
                 slot = self.keep(conversation)
                 slot.complete = slot.whole = conversation.head == len(record.entries)
@@ -201,7 +202,7 @@ class State:
         assert slot is not None
         slot.journal_id = journal_id
         for row in record.members:
-            slot.set_member(records.member_of(row))
+            slot.set_member(member_of(row))
             if row.version:
                 lines = self._lists.setdefault(row.user, {})
                 lines[record.key] = UserConversation(record.id, record.key, row.version)
@@ -242,7 +243,7 @@ class State:
     def free(self, watermark: int) -> Iterator[None]:
         """Forgets the pending commits up to `watermark`, which the tables now hold.
 
-        Comes back to the caller after every few thousand entries.
+        Comes back to the caller after every few hundred entries.
         """
         self.watermark = max(self.watermark, watermark)
         while self._commits and self._commits[0][0] <= watermark:

@@ -80,7 +80,9 @@ class InProcess:
             process.stdin.flush()
         except OSError as error:
             raise self._lost(process, f"it ended: {error}") from error
-        if not select.select([process.stdout], [], [], _SLICE_SECONDS)[0]:
+        answered = select.poll()  # `select` refuses descriptors of 1,024 and more
+        answered.register(process.stdout, select.POLLIN | select.POLLHUP)
+        if not answered.poll(_SLICE_SECONDS * 1_000):
             raise self._lost(process, "it does not answer")
         line = process.stdout.readline()
         if not line:
