@@ -48,6 +48,8 @@ class WebSocketDialer:
             )
         except (OSError, TimeoutError, WSError, asyncio.IncompleteReadError) as error:
             raise Unreachable(f"{self._url} cannot be reached: {error}") from error
+        if not link.opened:  # the peer went between the handshake and the first turn
+            raise Unreachable(f"{self._url} closed the connection at once.")
         return link
 
 
@@ -59,11 +61,13 @@ class _WebSocketLink(WSListener):
         self._receiver = receiver
         self._type = WSMsgType.BINARY if binary else WSMsgType.TEXT
         self._transport: WSTransport | None = None
+        self.opened = False
         self._fragments = bytearray()
         self._code, self._reason = ABNORMAL, ""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
+        self.opened = True
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
