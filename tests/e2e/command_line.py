@@ -32,25 +32,27 @@ def run_json(*arguments: object) -> Any:
     return json.loads(done.stdout)
 
 
-def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Starts `trunkline ARGUMENTS`."""
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], text=True, **options)
+@contextmanager
+def started(*arguments: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """`trunkline ARGUMENTS` as a process, which does not outlive the test."""
+    with subprocess.Popen([*COMMAND, *map(str, arguments)], text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @contextmanager
 def serving(data: Path, *arguments: object) -> Iterator[dict[str, Any]]:
     """A server on a data directory; yields what `serve --json` says. Drained at the end."""
-    process = start(
+    with started(
         "serve", "--data", data, "--port", 0, "--ops-port", 0, "--json", *arguments,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    with process:
+    ) as process:  # fmt: skip
         assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())
-        finally:
-            process.terminate()
-            assert process.wait(SECONDS) == 0
+        yield json.loads(process.stdout.readline())
+        process.terminate()
+        assert process.wait(SECONDS) == 0
 
 
 def wait_for(condition: Any, seconds: float = 30.0) -> Any:

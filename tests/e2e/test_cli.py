@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import SECONDS, interrupt, is_alive, run, run_json, serving, start, wait_for
+from command_line import SECONDS, interrupt, is_alive, run, run_json, serving, started, wait_for
 
 from trunkline.adapters.jwt import JwtAuthenticator, TokenKeys
 from trunkline.adapters.memory.clock import SystemClock
@@ -98,7 +98,7 @@ def test_a_setting_that_does_not_exist_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("signals", [1, 2])
 def test_an_interrupted_server_drains_and_ends_with_0(tmp_path: Path, signals: int) -> None:
     data = tmp_path / "d"
-    with start(
+    with started(
         "serve", "--data", data, "--port", 0, "--ops-port", 0,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ) as process:  # fmt: skip
@@ -111,7 +111,7 @@ def test_an_interrupted_server_drains_and_ends_with_0(tmp_path: Path, signals: i
 
 
 def test_a_server_that_hangs_on_a_pipe_ends_when_the_pipe_does(tmp_path: Path) -> None:
-    with start(
+    with started(
         "serve", "--data", tmp_path / "d", "--port", 0, "--ops-port", 0, "--until-stdin-closes",
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ) as process:  # fmt: skip
@@ -170,7 +170,7 @@ def test_tail_shows_what_comes_while_it_runs_and_nothing_that_steers_a_terminal(
     data = tmp_path / "d"
     with serving(data):
         run_json("send", "--data", data, "--user", "ann", "--to", "bob", "old")
-        with start(
+        with started(
             "tail", "--data", data, "--user", "bob", "ann", stdout=subprocess.PIPE
         ) as tailing:
             assert tailing.stdout is not None
@@ -212,16 +212,13 @@ def test_the_demo_reaches_its_verdict_and_stops_cleanly_on_ctrl_c_twice(tmp_path
     out = tmp_path / "out"
     with (
         out.open("w") as file,
-        start("demo", "--data", tmp_path / "demo", stdout=file, stderr=file) as process,
+        started("demo", "--data", tmp_path / "demo", stdout=file, stderr=file) as process,
     ):
-        try:
-            wait_for(lambda: "Ctrl-C" in out.read_text() or process.poll() is not None, SECONDS)
-            server = json.loads((tmp_path / "demo" / "server.json").read_text())["pid"]
-            interrupt(process)
-            interrupt(process)
-            assert process.wait(SECONDS) == 0
-        finally:
-            process.kill()
+        wait_for(lambda: "Ctrl-C" in out.read_text() or process.poll() is not None, SECONDS)
+        server = json.loads((tmp_path / "demo" / "server.json").read_text())["pid"]
+        interrupt(process)
+        interrupt(process)
+        assert process.wait(SECONDS) == 0
     verdict = dict(
         line.strip().split("  ", 1) for line in out.read_text().splitlines() if "  " in line.strip()
     )

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from command_line import SECONDS, is_alive, run, run_json, serving, start, wait_for
+from command_line import SECONDS, is_alive, run, run_json, serving, started, wait_for
 
 from trunkline.replay.chatfile import ChatFile, read_chat_file
 from trunkline.replay.demonstration import LOADED_FILE, SAMPLE, demonstration
@@ -96,7 +96,7 @@ def test_a_killed_replay_takes_its_server_along_and_can_be_finished(tmp_path: Pa
         journal = data / "journal.db-wal"
         return journal.exists() and journal.stat().st_size > 200_000
 
-    with start(
+    with started(
         "replay", SAMPLE, "--data", data, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         wait_for(stored)
@@ -113,7 +113,7 @@ def test_a_killed_replay_takes_its_server_along_and_can_be_finished(tmp_path: Pa
 
 def test_a_replay_ends_with_its_server(tmp_path: Path) -> None:
     data = tmp_path / "d"
-    with start(
+    with started(
         "replay", SAMPLE, "--data", data, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         found = wait_for(lambda: (data / "server.json").exists())

@@ -1,7 +1,6 @@
 """Finds the server that a replay drives: a running one, or one of its own that ends with it."""
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -15,6 +14,7 @@ from trunkline.model import UserId
 from trunkline.replay.chatfile import ChatFile
 from trunkline.replay.result import Result
 from trunkline.replay.run import OWN_SERVER_SETTINGS, Plan, Progress, Replay, Target
+from trunkline.replay.scratch import scratch_directory
 from trunkline.replay.server_process import ServerProcess, find_listening
 
 TOKENS_FILE: Final = "tokens.json"
@@ -66,8 +66,7 @@ async def drive_own(
     """
     async with AsyncExitStack() as stack:
         if data is None:
-            folder = tempfile.TemporaryDirectory(prefix="trunkline-data-")
-            data = Path(stack.enter_context(folder))
+            data = stack.enter_context(scratch_directory())
         server = ServerProcess(data, config=config, settings=OWN_SERVER_SETTINGS)
         stack.push_async_callback(server.stop)
         chat = chat_of()

@@ -2,10 +2,8 @@
 
 import asyncio
 import resource
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from random import Random
 from typing import Final, Protocol
 
@@ -26,6 +24,7 @@ from trunkline.replay.participants import (
 )
 from trunkline.replay.proving import Proving
 from trunkline.replay.result import Result
+from trunkline.replay.scratch import scratch_directory
 from trunkline.replay.sending import SENDERS_AT_A_TIME, Sending, Sent
 from trunkline.replay.server_metrics import read_metrics, wait_until_archived
 from trunkline.replay.witness import Witness
@@ -112,10 +111,10 @@ class Replay:
         result = Result(len(self._chat.messages), len(self._chat.scripts), len(self._held))
         started = self._moved_at = time.monotonic()
         chaos = self._unruly() if self._plan.chaos else None
-        with tempfile.TemporaryDirectory(prefix="trunkline-replay-") as folder:
+        with scratch_directory() as folder:
             # Local stores hold bodies in the clear, as on people's devices: never in a
             # server's data directory, and gone with the replay.
-            async with SqliteStore(Path(folder) / "endpoints.db") as store:
+            async with SqliteStore(folder / "endpoints.db") as store:
                 participants = Participants(
                     self._target.url,
                     chaos or self._dialer,
