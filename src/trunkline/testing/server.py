@@ -1,0 +1,206 @@
+"""Simulated server: the real services on memory stores over a disk that a crash makes forget."""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from trunkline.adapters.keyring import Keyring, KeyringSealer
+from trunkline.adapters.memory.cached import CachedSettings, MemoryCachedTier
+from trunkline.adapters.memory.cold import MemoryColdStore
+from trunkline.adapters.memory.hot import MemoryHotStore
+from trunkline.errors import TokenMissing
+from trunkline.model import UserId
+from trunkline.ports.authenticator import Grant
+from trunkline.ports.cached import CachedTier
+from trunkline.ports.cold import ColdStore
+from trunkline.ports.hot import HotStore
+from trunkline.ports.outlet import Outlet
+from trunkline.ports.tasks import TaskStore
+from trunkline.services.archiver import Archiver
+from trunkline.services.backbone import Backbone, Stores
+from trunkline.services.session import ClientSession
+from trunkline.services.settings import ServiceSettings
+from trunkline.testing.clock import SimulatedClock
+from trunkline.testing.delays import DelayedCached, DelayedCold, DelayedHot, DelayedTasks, Lag
+from trunkline.testing.disk import SimulatedDisk, SimulatedFile
+from trunkline.testing.network import Network, Session
+
+_TOKEN_MS: Final = 40_000
+_DRAIN_SECONDS: Final = 5.0
+_TWO_ARCHIVERS: Final = 0.3
+"""The share of boots in which two archivers work side by side."""
+
+TINY: Final = ServiceSettings(
+    body_bytes=400,
+    group_members=5,
+    newest_single=4,
+    newest_group=6,
+    page_bytes=700,
+    page_cache_bytes=2_000,
+    sync_page_conversations=2,
+    endpoint_vectors=3,
+    append_batch=8,
+    append_queue=60,
+    archive_interval_seconds=0.5,
+    archive_lease=3,
+    open_requests=4,
+    ranges_per_pull=64,
+    sends_per_second=200.0,
+    send_burst=50,
+    offsets_write_seconds=0.7,
+)
+"""Limits so small that everything that happens at a limit happens all the time."""
+TINY_CACHE: Final = CachedSettings(conversation_entries=5, entries=25, idle_seconds=3.0, offsets=12)
+
+
+class TokenIsUser:
+    """An `Authenticator` that believes everybody: the token is the user; it ends soon."""
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        self._clock = clock
+
+    def authenticate(self, token: str) -> Grant:
+        """The grant of a user; raises `TokenMissing`."""
+        if not token:
+            raise TokenMissing
+        return Grant(UserId(token), self._clock.now_ms() + _TOKEN_MS)
+
+
+class SimulatedServer:
+    """One machine: its disk outlives it, everything else is gone after a crash.
+
+    What a test wants to break it breaks by overriding a `make_` method.
+
+    Attributes:
+        boots: how often it was started.
+        hot, inner_cold: the stores of this boot, past all delays.
+        cold_is_down: whether the cold tier answers nothing.
+    """
+
+    def __init__(
+        self, seed: int, network: Network, clock: SimulatedClock, spawner: asyncio.TaskGroup
+    ) -> None:
+        self.disk = SimulatedDisk(seed)
+        self.boots = 0
+        self._is_on = False
+        self._random = random.Random(f"server {seed}")
+        self._network = network
+        self._clock = clock
+        self._spawner = spawner
+        self._lag = Lag(seed)
+        self._second_archiver: Archiver | None = None
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        keyring = Keyring(Path("simulated"), 1, {1: self._random.randbytes(32)})
+        self.sealer = KeyringSealer(keyring, self._random.randbytes)
+        self.cold_is_down = False
+        self.hot: HotStore
+        self.inner_cold: ColdStore
+        self._archive_tasks: TaskStore
+        self.backbone: Backbone
+
+    # --- what it is made of ---------------------------------------------------------------
+
+    def make_hot(self, file: SimulatedFile) -> MemoryHotStore:
+        """The hot store over its journal."""
+        return MemoryHotStore(self._clock, file)
+
+    def make_cold(self, file: SimulatedFile) -> ColdStore:
+        """The cold store over its journal."""
+        return MemoryColdStore(file)
+
+    def make_cached(self) -> CachedTier:
+        """The cached tier."""
+        return MemoryCachedTier(self._clock, TINY_CACHE)
+
+    def make_backbone(self, stores: Stores) -> Backbone:
+        """The services."""
+        return Backbone(stores, TINY)
+
+    # --- its life -------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Starts on what the disk holds."""
+        self.boots += 1
+        self._is_on = True
+        hot = self.make_hot(self.disk.open("hot"))
+        self.inner_cold = self.make_cold(self.disk.open("cold"))
+        cold = DelayedCold(self.inner_cold, self._lag, lambda: self.cold_is_down)
+        self.hot = hot
+        self._archive_tasks = hot.tasks
+        stores = Stores(
+            DelayedHot(hot, self._lag),
+            DelayedTasks(hot.tasks, self._lag),
+            cold,
+            DelayedCached(self.make_cached(), self._lag),
+            self.sealer,
+            TokenIsUser(self._clock),
+            self._clock,
+            self._random.getrandbits,
+        )
+        self.backbone = self.make_backbone(stores)
+        self._spawn(self.backbone.run())
+        if self._random.random() < _TWO_ARCHIVERS:
+            self._second_archiver = self._make_archiver(stores)
+            self._spawn(self._second_archiver.run())
+        self._network.accept = self._accept
+
+    async def crash(self) -> int:
+        """The power goes; returns how many records of the disk were forgotten."""
+        self._network.server_dies()
+        forgotten = self.disk.crash()
+        await self._end_tasks()
+        return forgotten
+
+    async def stop(self) -> None:
+        """Shuts down in order: what is queued is committed and answered."""
+        self._network.accept = None
+        self.backbone.drain()
+        if self._second_archiver is not None:
+            self._second_archiver.close()
+        running = list(self._tasks)
+        if running:
+            await asyncio.wait(running, timeout=_DRAIN_SECONDS)
+        self._network.server_dies()
+        await self._end_tasks()
+
+    def _make_archiver(self, stores: Stores) -> Archiver:
+        backbone = self.backbone
+        return Archiver(
+            stores.hot,
+            stores.tasks,
+            stores.cold,
+            stores.sealer,
+            stores.clock,
+            backbone.metrics,
+            backbone.settings,
+            batches_taken=lambda: backbone.append.batches,
+        )
+
+    async def waiting_for_archive(self) -> int:
+        """Number of conversations not yet fully archived."""
+        return await self._archive_tasks.waiting()
+
+    def _accept(self, outlet: Outlet, name: str) -> Session:
+        return ClientSession(self.backbone, outlet, name, self._spawn)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if not self._is_on:
+            work.close()
+            return
+        task = self._spawner.create_task(work)
+        self._tasks[task] = None
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+
+    async def _end_tasks(self) -> None:
+        self._is_on = False
+        ended = list(self._tasks)
+        for task in ended:
+            task.cancel()
+        if ended:
+            await asyncio.wait(ended)
+        self._tasks.clear()
