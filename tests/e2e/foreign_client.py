@@ -135,7 +135,7 @@ class Server:
     async def without(self, user: str) -> None:
         """Waits until the server holds no connection of a user."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while user in {connection.user for connection in self.backbone.registry.all()}:  # noqa: ASYNC110
+            while user in {connection.user for connection in self.backbone.registry.all()}:
                 await asyncio.sleep(0.01)
 
     def token(self, user: str, *, ttl_seconds: float = 600.0) -> str:
