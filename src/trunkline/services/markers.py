@@ -1,9 +1,10 @@
 """Read markers: durable before the answer, many of them in one record (DESIGN section 4)."""
 
 import asyncio
+from collections.abc import Iterable
 
 from trunkline.core.views import check_position
-from trunkline.errors import Overloaded
+from trunkline.errors import OutcomeUnknown, Overloaded
 from trunkline.model import ConversationKey, MarkerMove, UserId
 from trunkline.ports.hot import HotStore
 from trunkline.services.access import Views
@@ -24,6 +25,7 @@ class Markers:
         self._registry = registry
         self._queue = queue
         self._waiting: dict[tuple[ConversationKey, UserId], MarkerMove] = {}
+        self._unknown: dict[tuple[ConversationKey, UserId], None] = {}
         self._recorded: asyncio.Future[None] | None = None
         self._recording = asyncio.Lock()
 
@@ -34,15 +36,22 @@ class Markers:
         """
         access = await self._views.of(connection.user, frame.conversation)
         check_position(access.view, frame.seq)
-        if frame.seq <= access.view.marker:
+        key = (access.conversation.key, connection.user)
+        if frame.seq > access.view.marker:
+            countable = await self._reader.countable_at(access.conversation, frame.seq)
+            await self._record(MarkerMove(*key, frame.seq, countable))
+        elif key not in self._unknown:
             return
-        countable = await self._reader.countable_at(access.conversation, frame.seq)
-        await self._record(
-            MarkerMove(access.conversation.key, connection.user, frame.seq, countable)
-        )
+        self._unknown.pop(key, None)
         for other in self._registry.of_user(connection.user):
             if other is not connection and other.push:
                 other.write(Notice(frame.conversation))
+
+    def _remember_unknown(self, moves: Iterable[tuple[ConversationKey, UserId]]) -> None:
+        """These may be stored, and nobody was told: the client's next try tells them."""
+        if len(self._unknown) >= self._queue:
+            self._unknown.clear()
+        self._unknown.update(dict.fromkeys(moves))
 
     async def _record(self, move: MarkerMove) -> None:
         key = (move.key, move.user)
@@ -61,6 +70,11 @@ class Markers:
             moves, self._waiting, self._recorded = self._waiting, {}, None
             try:
                 await self._hot.record(tuple(moves.values()), ())
+            except OutcomeUnknown:
+                self._remember_unknown(moves)
+                mine.set_exception(OutcomeUnknown())
+                mine.exception()
+                raise
             except BaseException as error:
                 mine.set_exception(error if isinstance(error, Exception) else Overloaded())
                 mine.exception()

@@ -369,7 +369,7 @@ def eventually() -> Eventually:
 
     async def wait(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+            while not condition():
                 await asyncio.sleep(0.001)
 
     return wait
