@@ -14,12 +14,13 @@ import msgspec
 import structlog
 
 from trunkline.adapters.jwt import JwtAuthenticator, TokenKeys
-from trunkline.adapters.jwt.tokens import SECRET_BYTES
+from trunkline.adapters.jwt.tokens import SECRET_BYTES, TOKENS_FILE
 from trunkline.adapters.keyring import KeyringSealer, open_keyring
 from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.sqlite import open_embedded
 from trunkline.adapters.sqlite.directory import read_format
+from trunkline.adapters.sqlite.listening import SERVER_FILE, Listening
 from trunkline.config import Config
 from trunkline.errors import KeyringWrong
 from trunkline.gateway.websocket import Gateway
@@ -28,18 +29,8 @@ from trunkline.services.backbone import Backbone, Stores
 
 KEYRING_FILE = "keyring.json"
 SENTINEL_FILE = "sentinel"
-TOKENS_FILE = "tokens.json"
-SERVER_FILE = "server.json"
 
 _log = structlog.get_logger("trunkline.app")
-
-
-class Listening(msgspec.Struct, frozen=True):
-    """Where a running server is found; stands in its data directory as `server.json`."""
-
-    url: str
-    ops_url: str
-    pid: int
 
 
 def open_sealer(data: Path) -> KeyringSealer:
@@ -74,14 +65,6 @@ def open_token_keys(data: Path, *, create: bool) -> TokenKeys:
     if create and not path.exists():
         return TokenKeys.create(path, secrets.token_bytes(SECRET_BYTES))
     return TokenKeys.load(path)
-
-
-def read_listening(data: Path) -> Listening | None:
-    """Where the server of a data directory listens, or None if none says so."""
-    try:
-        return msgspec.json.decode((data / SERVER_FILE).read_bytes(), type=Listening)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return None
 
 
 async def serve(config: Config, *, on_listening: Callable[[Listening], None]) -> None:

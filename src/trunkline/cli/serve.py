@@ -49,6 +49,7 @@ def serve(
     import uvloop
 
     from trunkline import app
+    from trunkline.adapters.sqlite.listening import Listening
     from trunkline.cli.logs import configure_logs
     from trunkline.config import load
 
@@ -68,7 +69,7 @@ def serve(
     if until_stdin_closes:
         threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
 
-    def on_listening(listening: app.Listening) -> None:
+    def on_listening(listening: Listening) -> None:
         if as_json:
             write_json(listening)
             return

@@ -12,12 +12,14 @@ from typing import Any, Final
 import msgspec
 
 from trunkline.adapters.jwt import TokenKeys
+from trunkline.adapters.jwt.tokens import TOKENS_FILE
+from trunkline.adapters.sqlite.listening import Listening
 from trunkline.errors import AddressInUse
 from trunkline.replay.chatfile import ChatFile
-from trunkline.replay.driving import TOKENS_FILE, minting
+from trunkline.replay.driving import minting
 from trunkline.replay.result import Result
 from trunkline.replay.run import ACKNOWLEDGED, OWN_SERVER_SETTINGS, Plan, Progress, Replay, Target
-from trunkline.replay.server_process import Listening, ServerProcess
+from trunkline.replay.server_process import ServerProcess
 
 SAMPLE: Final = Path(str(files("trunkline.replay") / "sample.jsonl.gz"))
 LOADED_FILE: Final = "demo-loaded"

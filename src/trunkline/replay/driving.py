@@ -9,15 +9,16 @@ from random import Random
 from typing import Final
 
 from trunkline.adapters.jwt import TokenKeys, mint
+from trunkline.adapters.jwt.tokens import TOKENS_FILE
+from trunkline.adapters.sqlite.listening import find_listening
 from trunkline.errors import Unreachable
 from trunkline.model import UserId
 from trunkline.replay.chatfile import ChatFile
 from trunkline.replay.result import Result
 from trunkline.replay.run import OWN_SERVER_SETTINGS, Plan, Progress, Replay, Target
 from trunkline.replay.scratch import scratch_directory
-from trunkline.replay.server_process import ServerProcess, find_listening
+from trunkline.replay.server_process import ServerProcess
 
-TOKENS_FILE: Final = "tokens.json"
 _TOKEN_SECONDS: Final = 24 * 3_600
 
 

@@ -11,34 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Final
 
-import msgspec
-
+from trunkline.adapters.sqlite.listening import Listening, find_listening
 from trunkline.errors import Internal, TrunklineError, Unreachable, from_code
 
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.02
 _WATCH_SECONDS: Final = 0.2
-_SERVER_FILE: Final = "server.json"
 _LOG_TAIL_BYTES: Final = 4_096
-
-
-class Listening(msgspec.Struct, frozen=True):
-    """Where a server listens, as its data directory's `server.json` says."""
-
-    url: str
-    ops_url: str
-    pid: int
-
-
-def find_listening(data: Path) -> Listening:
-    """Where the server of a data directory listens; raises `Unreachable` if none says so."""
-    try:
-        return msgspec.json.decode((data / _SERVER_FILE).read_bytes(), type=Listening)
-    except (OSError, msgspec.MsgspecError):
-        raise Unreachable(
-            f"No server runs on {data}: start one with `trunkline serve --data {data}`."
-        ) from None
 
 
 class ServerProcess:

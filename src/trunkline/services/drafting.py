@@ -1,7 +1,6 @@
 """Turns a user's operations into drafts: form and limits are checked here, rights later."""
 
 from collections.abc import Callable, Collection
-from hashlib import blake2b
 from typing import assert_never
 
 from trunkline.core import ids
@@ -33,9 +32,8 @@ class FreshKeys:
 
     def make(self, conversation: ConversationId) -> FreshKey:
         """A key on the conversation's shard, and a wrapped data key."""
-        shard_hash = int.from_bytes(blake2b(conversation.encode(), digest_size=8).digest(), "big")
         return FreshKey(
-            ids.conversation_key(shard_hash, self._random_bits(54)),
+            ids.conversation_key(ids.shard_hash(conversation), self._random_bits(54)),
             self._sealer.new_wrapped_key(),
         )
 

@@ -23,6 +23,8 @@ from trunkline.ports.authenticator import Grant
 from trunkline.ports.clock import Clock
 
 SECRET_BYTES = 32
+TOKENS_FILE = "tokens.json"
+"""The file of token keys in a data directory."""
 LEEWAY_SECONDS = 30
 _MOST_TOKEN_BYTES = 8_192
 
