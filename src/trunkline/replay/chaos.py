@@ -22,7 +22,7 @@ _PUSH: Final = b"\xa1t\xa4push"
 class Unruliness(msgspec.Struct, frozen=True):
     """How often what happens, as a share of frames, and how late late is."""
 
-    dropped_connections: float = 0.002
+    dropped_connections: float = 0.006
     doubled_sends: float = 0.05
     lost_pushes: float = 0.01
     doubled_pushes: float = 0.03
