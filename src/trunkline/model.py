@@ -111,6 +111,13 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     marker: Seq = NO_SEQ
     marker_countable: int = 0
 
+    def marked(self, seq: Seq, countable: int) -> "Member":
+        """The same with the read marker at `seq`, where the running count is `countable`."""
+        return Member(
+            self.user, self.visible_from, self.digest_before, self.countable_before,
+            self.left_at, self.left_digest, self.left_countable, seq, countable,
+        )  # fmt: skip
+
 
 class UserConversation(msgspec.Struct, frozen=True, gc=False):
     """One line of a user's conversation list. `version` rises with every change of it."""

@@ -48,7 +48,7 @@ def write(first: int, last: int, left: list[UserId]) -> ConversationWrite:
         for seq in range(first, last + 1)
     ]
     members = {user: Member(user, Seq(1), left_at=Seq(last)) for user in left}
-    return ConversationWrite(row, False, entries, [], members, {})
+    return ConversationWrite(row, False, entries, [], members)
 
 
 class Course:

@@ -4,7 +4,8 @@ Pure: the adapter reads `AppendState` inside its transaction, calls `AppendPlann
 writes what the `Decision` holds, commits. The rule stands here once, for every store.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -80,8 +81,8 @@ class ConversationWrite(msgspec.Struct, frozen=True, gc=False):
     """What a batch does to one conversation, in absolute values.
 
     `conversation` is the row afterwards; `opened` are the entries as members see them, in
-    the order of `entries`; `members` are the rows that changed; `markers` move the read
-    markers of senders to (seq, countable), forward only.
+    the order of `entries`; `members` are the rows that changed. The read markers of those
+    who sent move besides, as `move_markers` says.
     """
 
     conversation: Conversation
@@ -89,7 +90,6 @@ class ConversationWrite(msgspec.Struct, frozen=True, gc=False):
     entries: list[StoredEntry]
     opened: list[Entry]
     members: dict[UserId, Member]
-    markers: dict[UserId, tuple[Seq, int]]
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -106,31 +106,56 @@ class MembershipBody(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str | None = None
 
 
+def sent_markers(entries: Sequence[StoredEntry]) -> dict[UserId, StoredEntry]:
+    """The last message of each sender: there their own read marker moves."""
+    return {entry.sender: entry for entry in entries if entry.kind is Kind.MESSAGE}
+
+
+def move_markers(members: MutableMapping[UserId, Member], entries: Sequence[StoredEntry]) -> None:
+    """Moves the read markers of those who sent messages, forward only (I9)."""
+    for sender, entry in sent_markers(entries).items():
+        member = members.get(sender)
+        if member is not None and member.marker < entry.seq:
+            members[sender] = member.marked(entry.seq, entry.countable)
+
+
 _encode_json = msgspec.json.Encoder().encode
+
+
+_SEALS_KEPT: Final = 65_536
+
+
+class _Seals:
+    """What a conversation's entries are sealed and hashed with."""
+
+    __slots__ = ("cipher", "entry_hash", "id_bytes", "wrapped_key")
+
+    def __init__(self, conversation: Conversation, cipher: Cipher) -> None:
+        self.wrapped_key = conversation.wrapped_key
+        self.cipher = cipher
+        self.id_bytes = conversation.id.encode()
+        self.entry_hash = digests.hasher(conversation.id, cipher.digest_key)
 
 
 class _Work:
     """One conversation while a batch is decided."""
 
     __slots__ = (
-        "cipher", "conversation", "countable", "created", "digest", "entries", "entry_hash",
-        "head", "id_bytes", "known_members", "markers", "member_count", "members", "opened",
-        "sealed_name", "version",
+        "conversation", "countable", "created", "digest", "entries", "head", "known_members",
+        "member_count", "members", "opened", "sealed_name", "seals", "version",
     )  # fmt: skip
 
     def __init__(
         self,
         conversation: Conversation,
         members: Mapping[UserId, Member],
-        cipher: Cipher,
+        seals: _Seals,
         *,
         created: bool,
     ) -> None:
         self.conversation = conversation
         self.created = created
-        self.cipher = cipher
-        self.id_bytes = conversation.id.encode()
-        self.entry_hash = digests.hasher(conversation.id, cipher.digest_key)
+        self.seals = seals
         self.head = conversation.head
         self.countable = conversation.countable
         self.digest = conversation.digest
@@ -139,7 +164,6 @@ class _Work:
         self.sealed_name = conversation.sealed_name
         self.known_members = members
         self.members: dict[UserId, Member] = {}
-        self.markers: dict[UserId, tuple[Seq, int]] = {}
         self.entries: list[StoredEntry] = []
         self.opened: list[Entry] = []
 
@@ -159,16 +183,16 @@ class _Work:
         refers_to = draft.refers_to
         if kind is Kind.MESSAGE:
             self.countable += 1
-            self.markers[sender] = (seq, self.countable)
         elif kind is not draft.kind:  # the `created` entry of a single conversation
             client_message_id = ClientMessageId("")
             refers_to = Seq(0)
-        entry_hash = self.entry_hash(seq, sender, kind, time_ms, content_type, body, refers_to)
+        seals = self.seals
+        entry_hash = seals.entry_hash(seq, sender, kind, time_ms, content_type, body, refers_to)
         self.digest = digests.add(self.digest, entry_hash)
-        sealed = self.cipher.seal(
+        sealed = seals.cipher.seal(
             pack_body(content_type, body),
             entry_associated_data(
-                self.id_bytes, seq, sender, client_message_id, kind, time_ms, refers_to
+                seals.id_bytes, seq, sender, client_message_id, kind, time_ms, refers_to
             ),
         )
         self.entries.append(
@@ -213,19 +237,11 @@ class _Work:
         return seq
 
     def rename(self, name: str) -> None:
-        self.sealed_name = self.cipher.seal(
+        self.sealed_name = self.seals.cipher.seal(
             name.encode(), name_associated_data(self.conversation.id)
         )
 
     def result(self) -> ConversationWrite:
-        for user, (seq, countable) in list(self.markers.items()):
-            changed = self.members.get(user)
-            if changed is not None:
-                if changed.marker < seq:
-                    self.members[user] = msgspec.structs.replace(
-                        changed, marker=seq, marker_countable=countable
-                    )
-                del self.markers[user]
         old = self.conversation
         return ConversationWrite(
             Conversation(
@@ -237,7 +253,6 @@ class _Work:
             self.entries,
             self.opened,
             self.members,
-            self.markers,
         )  # fmt: skip
 
 
@@ -247,6 +262,7 @@ class AppendPlanner:
     def __init__(self, cipher_of: Callable[[bytes], Cipher], *, group_members: int) -> None:
         self._cipher_of = cipher_of
         self._group_members = group_members
+        self._seals: dict[ConversationId, _Seals] = {}
 
     def decide(self, drafts: Sequence[Draft], state: AppendState) -> Decision:
         """Turns drafts into entries, in their order.
@@ -287,11 +303,20 @@ class AppendPlanner:
         work = _Work(
             conversation,
             state.members.get(draft.conversation, {}),
-            self._cipher_of(conversation.wrapped_key),
+            self._seals_of(conversation),
             created=created,
         )
         works[draft.conversation] = work
         return work
+
+    def _seals_of(self, conversation: Conversation) -> _Seals:
+        seals = self._seals.get(conversation.id)
+        if seals is None or seals.wrapped_key != conversation.wrapped_key:
+            seals = _Seals(conversation, self._cipher_of(conversation.wrapped_key))
+            if len(self._seals) >= _SEALS_KEPT:
+                del self._seals[next(iter(self._seals))]
+            self._seals[conversation.id] = seals
+        return seals
 
     def _apply(self, draft: Draft, work: _Work) -> Seq:
         if draft.kind is Kind.MESSAGE:

@@ -35,6 +35,7 @@ from trunkline.wire.frames import Ack, Error, Notice, Push
 
 Item = tuple[Draft, Connection]
 _FEW_ENTRIES: Final = 8
+"""So many stay within any bound: they are one frame."""
 _FRAME_CHARACTERS: Final = 64 * 1024
 
 _membership = msgspec.json.Decoder(MembershipBody).decode
@@ -180,6 +181,8 @@ class FanOut:
         entries: list[Entry],
         sole_sender: Connection | None,
     ) -> int:
+        if len(entries) <= _FEW_ENTRIES:
+            return self._push_part(conversation, version, entries, sole_sender)
         return sum(
             self._push_part(conversation, version, part, sole_sender) for part in _parts(entries)
         )
@@ -207,12 +210,11 @@ class FanOut:
 
 
 def _parts(entries: list[Entry]) -> Iterator[list[Entry]]:
-    """The entries in frames that no reader's bound is too small for; few are always one."""
+    """The entries in frames that no reader's bound is too small for."""
     start = size = 0
-    if len(entries) > _FEW_ENTRIES:
-        for position, entry in enumerate(entries):
-            size += len(entry.body)
-            if size > _FRAME_CHARACTERS and position > start:
-                yield entries[start:position]
-                start, size = position, len(entry.body)
-    yield entries[start:] if start else entries
+    for position, entry in enumerate(entries):
+        size += len(entry.body)
+        if size > _FRAME_CHARACTERS and position > start:
+            yield entries[start:position]
+            start, size = position, len(entry.body)
+    yield entries[start:]

@@ -21,6 +21,7 @@ from trunkline.core.appending import (
     Known,
     Outcome,
     Refused,
+    move_markers,
 )
 from trunkline.core.envelope import associated_data_of, opened
 from trunkline.core.ids import single_conversation_id
@@ -74,11 +75,7 @@ class Book:
         self.rows[row.id] = row
         members = self.members.setdefault(row.id, {})
         members.update(write.members)
-        for user, (seq, countable) in write.markers.items():
-            assert members[user].marker < seq
-            members[user] = msgspec.structs.replace(
-                members[user], marker=seq, marker_countable=countable
-            )
+        move_markers(members, write.entries)
         self.entries.setdefault(row.id, []).extend(write.entries)
         self.shown.setdefault(row.id, []).extend(write.opened)
         for entry in write.entries:

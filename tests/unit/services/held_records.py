@@ -10,7 +10,7 @@ import msgspec
 
 from trunkline.adapters.keyring import Keyring, KeyringSealer
 from trunkline.core import ids, segments
-from trunkline.core.appending import Accepted, AppendPlanner, AppendState
+from trunkline.core.appending import Accepted, AppendPlanner, AppendState, move_markers
 from trunkline.core.auditing import AuditReport
 from trunkline.core.envelope import associated_data_of, opened
 from trunkline.errors import DataDamaged
@@ -123,10 +123,7 @@ class Held:
             if user not in self.people:
                 self.lines.append(Listing(user, self.id, len(self.lines) + 1))
             self.people[user] = member
-        for user, (seq, countable) in write.markers.items():
-            self.people[user] = msgspec.structs.replace(
-                self.people[user], marker=seq, marker_countable=countable
-            )
+        move_markers(self.people, write.entries)
         self.known += [
             KnownId(e.sender, e.client_message_id, e.seq)
             for e in write.entries

@@ -98,7 +98,6 @@ class WriteRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     conversation: ConversationRow
     entries: list[StoredEntry]
     members: list[MemberRow]
-    markers: list[tuple[UserId, Seq, int]]
 
     @classmethod
     def of(cls, write: ConversationWrite) -> "WriteRow":
@@ -107,7 +106,6 @@ class WriteRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
             ConversationRow.of(write.conversation),
             write.entries,
             [MemberRow.of(member) for member in write.members.values()],
-            [(user, seq, countable) for user, (seq, countable) in write.markers.items()],
         )
 
 

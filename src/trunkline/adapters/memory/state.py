@@ -13,7 +13,7 @@ from trunkline.adapters.memory.records import (
     Trimmed,
     WriteRow,
 )
-from trunkline.core.appending import AppendState
+from trunkline.core.appending import AppendState, move_markers
 from trunkline.model import (
     ClientMessageId,
     Conversation,
@@ -124,8 +124,7 @@ class HotState:
         for row in write.members:
             members[row.user] = row.value()
             self._raise_version(row.user, conversation)
-        for user, seq, countable in write.markers:
-            self._move_marker(members, user, seq, countable)
+        move_markers(members, write.entries)
         self.unarchived.setdefault(key)
 
     def _mark(self, move: MarkerMove) -> None:
@@ -133,17 +132,10 @@ class HotState:
         if conversation is None:
             return
         members = self.members[conversation.id]
-        if self._move_marker(members, move.user, move.seq, move.countable):
+        member = members.get(move.user)
+        if member is not None and member.marker < move.seq:
+            members[move.user] = member.marked(move.seq, move.countable)
             self._raise_version(move.user, conversation)
-
-    def _move_marker(
-        self, members: dict[UserId, Member], user: UserId, seq: Seq, countable: int
-    ) -> bool:
-        member = members.get(user)
-        if member is None or member.marker >= seq:
-            return False
-        members[user] = msgspec.structs.replace(member, marker=seq, marker_countable=countable)
-        return True
 
     def _raise_version(self, user: UserId, conversation: Conversation) -> None:
         version = self.versions.get(user, 0) + 1

@@ -19,7 +19,7 @@ from trunkline.adapters.sqlite.records import (
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.state import Slot, State
 from trunkline.adapters.sqlite.tables import Tables
-from trunkline.core.appending import ConversationWrite, Decision
+from trunkline.core.appending import ConversationWrite, Decision, move_markers
 from trunkline.errors import DataDamaged, StorageUnavailable
 from trunkline.model import (
     Conversation,
@@ -195,11 +195,6 @@ class SqliteHotStore:
         for member in write.members.values():
             version += 1
             members.append(member_row(member, version))
-        if slot is not None:
-            for user, (seq, countable) in write.markers.items():
-                old = slot.members.get(user)
-                if old is not None and old.marker < seq:
-                    members.append(member_row(_marked(old, seq, countable), 0))
         same_row = slot is not None and (
             slot.conversation.membership_version == conversation.membership_version
             and slot.conversation.sealed_name == conversation.sealed_name
@@ -221,22 +216,18 @@ class SqliteHotStore:
                 other = markers.get((marker.key, marker.user))
                 if other is None or other.seq < marker.seq:
                     markers[marker.key, marker.user] = marker
-        rows = {
-            (record.key, row.user): row
-            for record in written
-            if markers and isinstance(record, Written)
-            for row in record.members
+        appended = {
+            record.key: record for record in written if markers and isinstance(record, Written)
         }
         for (key, user), marker in markers.items():
             slot = self._state.slot_of_key(key)
             if slot is None or marker.seq > slot.conversation.head:
                 continue  # I9: never past head
-            row = rows.get((key, user))  # what this very commit writes is newer
-            member = slot.members.get(user) if row is None else member_of(row)
+            member = _member_after(appended.get(key), user, slot)
             if member is None or member.marker >= marker.seq:
                 continue
             version += 1
-            row = member_row(_marked(member, marker.seq, marker.countable), version)
+            row = member_row(member.marked(marker.seq, marker.countable), version)
             written.append(Written(key, slot.conversation.id, (), None, (row,)))
         return version
 
@@ -393,8 +384,13 @@ def _checked(entries: list[StoredEntry], after: Seq, up_to_inclusive: Seq) -> li
     return found
 
 
-def _marked(member: Member, seq: Seq, countable: int) -> Member:
-    return Member(
-        member.user, member.visible_from, member.digest_before, member.countable_before,
-        member.left_at, member.left_digest, member.left_countable, seq, countable,
-    )  # fmt: skip
+def _member_after(written: Written | None, user: UserId, slot: Slot) -> Member | None:
+    """The user's row after what the same commit writes before it."""
+    member = slot.members.get(user)
+    if written is None:
+        return member
+    known = {row.user: member_of(row) for row in written.members if row.user == user}
+    if not known and member is not None:
+        known[user] = member
+    move_markers(known, written.entries)
+    return known.get(user)

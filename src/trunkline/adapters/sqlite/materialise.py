@@ -19,7 +19,9 @@ from trunkline.adapters.sqlite.records import (
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.sql import statement
 from trunkline.adapters.sqlite.tables import signed
+from trunkline.core.appending import sent_markers
 from trunkline.model import (
+    NO_SEQ,
     ConversationId,
     ConversationKey,
     EndpointId,
@@ -33,6 +35,8 @@ _CONVERSATIONS_AT_ONCE: Final = 500
 _TRIMMED_AT_ONCE: Final = 1_000
 _SWEPT_LEAST: Final = 1_000
 _DAY_MS: Final = 86_400_000
+_FIRST_IDENTITY: Final = (-(1 << 63), "", "")
+_LAST_IDENTITY: Final = ((1 << 63) - 1, b"", b"")  # SQLite sorts any text below a blob
 
 Row = Sequence[Any]
 
@@ -74,8 +78,7 @@ class _Slice:
             change.times.append((record.entries[-1].seq, time_ms))
         for member in record.members:
             change.members[member.user] = member
-            if member.version:
-                self.lines[member.user, record.key] = (record.id, member.version)
+            self.lines[member.user, record.key] = (record.id, member.version)
 
 
 class Materialiser:
@@ -93,7 +96,7 @@ class Materialiser:
         self._file = tables.name
         self._transaction_entries = transaction_entries
         self._idempotency_ms = idempotency_days * _DAY_MS
-        self._swept: Row = (-(1 << 63), "", "")
+        self._swept: Row = _FIRST_IDENTITY
         self._journal = Journal(journal)
         try:
             self._connection = connect(
@@ -190,8 +193,10 @@ class Materialiser:
         heads: list[Row] = []
         marks: list[Row] = []
         members: list[Row] = []
+        markers: list[Row] = []
         messages: list[Row] = []
         identities: list[Row] = []
+        trimmed = self._trimmed(keys)
         for key in keys:
             change = gathered.changes[key]
             number = signed(key)
@@ -203,21 +208,26 @@ class Materialiser:
             if change.archived_up_to or change.trimmed_up_to:
                 marks.append((change.archived_up_to, change.trimmed_up_to, number))
             members += [_member_columns(number, member) for member in change.members.values()]
-            messages += _message_columns(number, change, self._trimmed_up_to(number, change))
+            markers += [
+                (entry.seq, entry.countable, number, sender, entry.seq)
+                for sender, entry in sent_markers(change.entries).items()
+            ]
+            trimmed_up_to = max(change.trimmed_up_to, trimmed.get(number, NO_SEQ))
+            messages += _message_columns(number, change, trimmed_up_to)
             identities += _identity_columns(number, change)
         self._many("conversation_put", puts)
         self._many("conversation_head", heads)
         self._many("conversation_marks", marks)
         self._many("member_put", members)
+        self._many("member_marker", markers)
         self._many("message_put", messages)
         self._many("idempotency_put", sorted(identities, key=_identity_order))
 
-    def _trimmed_up_to(self, number: int, change: _Change) -> Seq:
-        """Nothing at or below comes into the tables, or comes back."""
-        if not change.entries or change.entries[0].seq == 1:
-            return change.trimmed_up_to
-        row = self._connection.execute(statement("trimmed_up_to"), (number,)).fetchone()
-        return max(change.trimmed_up_to, Seq(row[0] if row else 0))
+    def _trimmed(self, keys: list[ConversationKey]) -> dict[int, Seq]:
+        """Where these conversations are trimmed: nothing at or below comes into the tables."""
+        numbers = msgspec.json.encode([signed(key) for key in keys]).decode()
+        rows = self._connection.execute(statement("trimmed"), (numbers,)).fetchall()
+        return dict(rows)
 
     def _trim(self, key: ConversationKey, up_to_inclusive: Seq) -> None:
         number = signed(key)
@@ -232,16 +242,12 @@ class Materialiser:
 
         A step is twice what the slice brought, so that a round is never outrun.
         """
-        limit = 2 * gathered.weight + _SWEPT_LEAST
-        rows = self._connection.execute(
-            statement("idempotency_sweep"), (*self._swept, limit)
-        ).fetchall()
+        step = 2 * gathered.weight + _SWEPT_LEAST
+        end = self._connection.execute(statement("idempotency_step"), (*self._swept, step))
+        to = end.fetchone()
         oldest_ms = gathered.time_ms - self._idempotency_ms
-        self._many(
-            "idempotency_delete",
-            [(*row[:3], oldest_ms) for row in rows if row[3] < oldest_ms],
-        )
-        self._swept = rows[-1][:3] if len(rows) == limit else (-(1 << 63), "", "")
+        self._many("idempotency_sweep", [(*self._swept, *(to or _LAST_IDENTITY), oldest_ms)])
+        self._swept = to or _FIRST_IDENTITY
 
     def _finish(self, gathered: _Slice, up_to_inclusive: int) -> None:
         self._many(

@@ -60,7 +60,8 @@ class Written(msgspec.Struct, array_like=True, tag="w", frozen=True, gc=False):
     """What a commit wrote of one conversation.
 
     Without `row` the conversation changed only as its last entry says: head, countable and
-    digest stand there. `members`: rows that changed, also by a read marker.
+    digest stand there. `members`: rows that changed; then the read markers of those who sent
+    move, as `core.appending.move_markers` says.
     """
 
     key: ConversationKey

@@ -4,9 +4,10 @@ from trunkline.adapters.sqlite.directory import DataDirectory
 from trunkline.adapters.sqlite.journal import Journal
 from trunkline.adapters.sqlite.records import Archived, Commit, Trimmed, Written
 from trunkline.adapters.sqlite.settings import Settings
-from trunkline.adapters.sqlite.state import State
+from trunkline.adapters.sqlite.state import Slot, State
 from trunkline.adapters.sqlite.tables import Tables
 from trunkline.adapters.sqlite.wal import check_wal
+from trunkline.core.appending import sent_markers
 from trunkline.errors import DataDamaged
 from trunkline.model import ConversationKey
 
@@ -39,16 +40,26 @@ def recover(journal: Journal, tables: Tables, settings: Settings) -> State:
 
 def _load_slots(state: State, tables: Tables, commit: Commit) -> None:
     for record in commit.records:
-        if isinstance(record, Archived | Trimmed) or (
-            isinstance(record, Written) and record.row is None
-        ):
+        if isinstance(record, Archived | Trimmed):
             _load_slot(state, tables, record.key)
+        elif isinstance(record, Written):
+            slot = _load_slot(state, tables, record.key, created=record.row is not None)
+            if slot is not None:
+                for user in sent_markers(record.entries):  # their markers move
+                    if not slot.knows(user):
+                        slot.learn(user, tables.member(record.key, user))
 
 
-def _load_slot(state: State, tables: Tables, key: ConversationKey) -> None:
-    if state.slot_of_key(key) is not None:
-        return
+def _load_slot(
+    state: State, tables: Tables, key: ConversationKey, *, created: bool = False
+) -> Slot | None:
+    """The slot of a conversation that the journal writes to; None if it may be created now."""
+    slot = state.slot_of_key(key)
+    if slot is not None:
+        return slot
     row = tables.conversation_by_key(key)
-    if row is None:
-        raise DataDamaged(f"tables.db lacks a conversation that the journal writes to: {key:016x}.")
-    state.keep(row)
+    if row is not None:
+        return state.keep(row)
+    if created:
+        return None
+    raise DataDamaged(f"tables.db lacks a conversation that the journal writes to: {key:016x}.")

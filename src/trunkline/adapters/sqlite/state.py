@@ -15,6 +15,7 @@ from trunkline.adapters.sqlite.records import (
     conversation_of,
     member_of,
 )
+from trunkline.core.appending import move_markers
 from trunkline.core.digest import from_bytes
 from trunkline.model import (
     NO_SEQ,
@@ -203,9 +204,9 @@ class State:
         slot.journal_id = journal_id
         for row in record.members:
             slot.set_member(member_of(row))
-            if row.version:
-                lines = self._lists.setdefault(row.user, {})
-                lines[record.key] = UserConversation(record.id, record.key, row.version)
+            lines = self._lists.setdefault(row.user, {})
+            lines[record.key] = UserConversation(record.id, record.key, row.version)
+        move_markers(slot.members, record.entries)
         senders = slot.senders
         for entry in record.entries:
             client_message_id = entry.client_message_id
@@ -267,11 +268,11 @@ class State:
 
     def _free_lines(self, record: Written) -> None:
         for row in record.members:
-            lines = self._lists.get(row.user) if row.version else None
+            lines = self._lists.get(row.user)
             if (
                 lines is not None
                 and record.key in lines
-                and (lines[record.key].version <= row.version)
+                and lines[record.key].version <= row.version
             ):
                 del lines[record.key]
                 if not lines:

@@ -266,6 +266,29 @@ class HotStoreSuite:
             await check_view(writer, stores.hot, "ann", "g")
             await check_view(writer, stores.hot, "bob", "g")
 
+    async def test_a_senders_own_marker_survives_a_crash_behind_a_reopen(
+        self, make_store: StoreMaker, writer: Writer
+    ) -> None:
+        """Also where a change of the members was committed together with the messages."""
+        async with make_store() as stores:
+            for group in ("g", "h"):
+                await writer.append(stores.hot, writer.create(group, "ann", "c", ["bob", "dan"]))
+        async with make_store() as stores:
+            await writer.append(stores.hot, writer.message("g", "bob", "1"))
+            await writer.append(
+                stores.hot,
+                writer.message("h", "bob", "1"),
+                writer.join("h", "ann", "j", ["eve"]),
+                writer.leave("h", "dan", "l"),
+            )
+            await make_store.crash()
+        async with make_store() as stores:
+            for group in ("g", "h"):
+                row, member = await view(stores.hot, "bob", group)
+                assert (member.marker, member.marker_countable) == (2, 1)
+                assert (await stores.hot.members(row.key))[UserId("bob")] == member
+                await check_view(writer, stores.hot, "bob", group)
+
     async def test_read_offsets_only_move_forward_for_each_endpoint(
         self, make_store: StoreMaker, writer: Writer
     ) -> None:

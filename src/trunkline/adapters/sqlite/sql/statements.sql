@@ -90,8 +90,10 @@ UPDATE conversation SET archived_up_to = max(archived_up_to, ?),
     trimmed_up_to = max(trimmed_up_to, ?)
 WHERE key = ?;
 
--- name: trimmed_up_to
-SELECT trimmed_up_to FROM conversation WHERE key = ?;
+-- name: trimmed
+SELECT c.key, c.trimmed_up_to FROM json_each(?) AS asked
+CROSS JOIN conversation AS c ON c.key = asked.value
+WHERE c.trimmed_up_to > 0;
 
 -- name: message_put
 INSERT OR REPLACE INTO message (key, seq, sender, client_message_id, kind, time_ms, refers_to,
@@ -108,19 +110,23 @@ DELETE FROM message WHERE key = ? AND seq <= ?;
 INSERT OR REPLACE INTO idempotency (key, sender, client_message_id, seq, time_ms)
 VALUES (?, ?, ?, ?, ?);
 
--- name: idempotency_sweep
-SELECT key, sender, client_message_id, time_ms FROM idempotency
+-- name: idempotency_step
+SELECT key, sender, client_message_id FROM idempotency
 WHERE (key, sender, client_message_id) > (?, ?, ?)
-ORDER BY key, sender, client_message_id LIMIT ?;
+ORDER BY key, sender, client_message_id LIMIT 1 OFFSET ?;
 
--- name: idempotency_delete
+-- name: idempotency_sweep
 DELETE FROM idempotency
-WHERE key = ? AND sender = ? AND client_message_id = ? AND time_ms < ?;
+WHERE (key, sender, client_message_id) > (?, ?, ?)
+    AND (key, sender, client_message_id) <= (?, ?, ?) AND time_ms < ?;
 
 -- name: member_put
 INSERT OR REPLACE INTO member (key, user, visible_from, digest_before, countable_before, left_at,
     left_digest, left_countable, marker, marker_countable)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: member_marker
+UPDATE member SET marker = ?, marker_countable = ? WHERE key = ? AND user = ? AND marker < ?;
 
 -- name: user_conversation_put
 INSERT INTO user_conversation (user, key, id, version) VALUES (?, ?, ?, ?)
