@@ -90,6 +90,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         {"n": 500, "rate": 200},
         timed=True,
+        floor=True,
     ),
     "group400": Scenario(
         "group of 500 online, 400 messages/s",
@@ -101,6 +102,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         {"n": 500, "rate": 400},
         timed=True,
+        floor=True,
     ),
     "sync": Scenario(
         "member of 2,000 conversations",
@@ -169,7 +171,9 @@ def judge(results: dict[str, dict[str, Any]], floors: dict[str, dict[str, Any]])
         for bar in scenario.bars:
             if bar.figure in result:
                 base = {"share of floor": floors.get(name), "share of row": results.get(bar.of)}
-                lines.append(_line(scenario, bar, result, base.get(bar.judged)))
+                lines.append(
+                    _line(scenario, bar, result, base.get(bar.judged), floors.get(name, {}))
+                )
     return lines
 
 
@@ -179,10 +183,15 @@ def is_disturbed(result: dict[str, Any] | None) -> bool:
 
 
 def _line(
-    scenario: Scenario, bar: Bar, result: dict[str, Any], base: dict[str, Any] | None
+    scenario: Scenario,
+    bar: Bar,
+    result: dict[str, Any],
+    base: dict[str, Any] | None,
+    of_floor: dict[str, Any],
 ) -> Line:
     value = result[bar.figure]
-    floor = share = met = None
+    share = met = None
+    floor = None if bar in LOSSES else of_floor.get(bar.figure)
     sign = {"at most": "≤", "told": ""}.get(bar.judged, "≥")
     if base is not None:
         floor = base[bar.figure]

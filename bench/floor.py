@@ -1,12 +1,13 @@
 """The floor: the gateway's listener and frames acking and pushing, with nothing behind them.
 
 No store, no sealing, no dedup, no look at the token: what Python can do on this machine at
-all, and therefore what a server's rate is a share of. Single conversations only.
+all, and therefore what a server's rate is a share of.
 """
 
 import argparse
 import asyncio
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import uvloop
@@ -24,7 +25,17 @@ from picows import (
 from trunkline.core.ids import single_conversation_id
 from trunkline.model import ConversationId, Entry, Kind, Seq, UserId
 from trunkline.wire.encoding import JSON
-from trunkline.wire.frames import Ack, Acked, ClientFrame, Hello, Limits, Push, Send, Welcome
+from trunkline.wire.frames import (
+    Ack,
+    Acked,
+    ClientFrame,
+    Create,
+    Hello,
+    Limits,
+    Push,
+    Send,
+    Welcome,
+)
 
 TEXT, CLOSE = WSMsgType.TEXT, WSMsgType.CLOSE
 LIMITS = Limits(
@@ -74,13 +85,23 @@ class Connection(WSListener):
             if type(received) is Send:
                 self.floor.take(self, received)
             else:
-                self.welcome(received)
+                self.greet(received)
 
-    def welcome(self, hello: ClientFrame) -> None:
-        """Answers `hello`; there is nothing else but `send` here."""
-        if not isinstance(hello, Hello) or hello.user is None:
-            raise TypeError(f"The floor knows no {type(hello).__name__}.")
-        self.user = hello.user
+    def greet(self, frame: ClientFrame) -> None:
+        """Answers `create` and `hello`; there is nothing else but `send` here."""
+        if isinstance(frame, Create):
+            self.floor.groups[frame.conversation] = frame.users
+            self.floor.heads[frame.conversation] = 1
+            acked = Acked([Ack(frame.id, frame.conversation, Seq(1), int(time.time() * 1000))])
+            self.write(text_message(JSON.encode(acked)))
+        elif isinstance(frame, Hello) and frame.user is not None:
+            self.welcome(frame.user)
+        else:
+            raise TypeError(f"The floor knows no {type(frame).__name__}.")
+
+    def welcome(self, user: UserId) -> None:
+        """From now on the user is online."""
+        self.user = user
         self.floor.online[self.user] = self
         welcome = Welcome(1, self.user, "floor", int(time.time() * 1000), 30.0, 0, LIMITS)
         self.write(text_message(JSON.encode(welcome)))
@@ -99,6 +120,7 @@ class Floor:
         self.loop = loop
         self.online: dict[UserId, Connection] = {}
         self.heads: dict[ConversationId, int] = {}
+        self.groups: dict[ConversationId, Sequence[UserId]] = {}
         self.turn: list[tuple[Connection, Send]] = []
 
     def take(self, connection: Connection, send: Send) -> None:
@@ -113,13 +135,11 @@ class Floor:
         time_ms = int(time.time() * 1000)
         heads = self.heads
         touched: dict[Connection, None] = {}
-        pushes: dict[ConversationId, tuple[UserId, list[Entry]]] = {}
+        pushes: dict[ConversationId, tuple[Sequence[UserId], list[Entry]]] = {}
         for connection, send in turn:
-            to = send.to
-            if to is None:
-                raise TypeError("The floor knows single conversations only.")
-            conversation = connection.single(to)
+            conversation = send.conversation or connection.single(send.to or UserId(""))
             if (push := pushes.get(conversation)) is None:
+                to = self.groups[conversation] if send.to is None else (send.to,)
                 push = pushes[conversation] = (to, [])
             if not (head := heads.get(conversation, 0)):
                 head = 1
@@ -129,11 +149,13 @@ class Floor:
             connection.acks.append(Ack(send.id, conversation, seq, time_ms))
             push[1].append(Entry(seq, connection.user, time_ms, send.body))
             touched[connection] = None
-        for conversation, (to, entries) in pushes.items():
-            if (receiver := self.online.get(to)) is not None:
-                frame = JSON.encode(Push(conversation, 1, entries))
-                receiver.out.append(text_message(frame))
-                touched[receiver] = None
+        for conversation, (users, entries) in pushes.items():
+            receivers = [self.online[user] for user in users if user in self.online]
+            if receivers:
+                frame = text_message(JSON.encode(Push(conversation, 1, entries)))
+                for receiver in receivers:
+                    receiver.out.append(frame)
+                    touched[receiver] = None
         for connection in touched:
             if connection.acks:
                 connection.out.append(text_message(JSON.encode(Acked(connection.acks))))

@@ -64,10 +64,10 @@ def measure_floor(name: str, options: argparse.Namespace) -> dict[str, Any]:
         return generate(running, scenario.generator, flags)
 
 
-def higher_floor(name: str, options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
+def better_floor(name: str, options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
     """The better of the floor before the server's run and after it: others disturb it, too."""
     after = measure_floor(name, options)
-    return max(before, after, key=lambda result: float(result["acked_per_second"]))
+    return max(before, after, key=lambda r: (r.get("acked_per_second", 0.0), -r["delivery_p99_ms"]))
 
 
 def measure_all(
@@ -85,7 +85,7 @@ def measure_all(
             if not options.floor_only:
                 results[name] = measure_server(name, options)
             if SCENARIOS[name].floor:
-                floors[name] = higher_floor(name, options, floors[name])
+                floors[name] = better_floor(name, options, floors[name])
         except BenchError as error:
             failed.append(f"{name}: {error}")
             print(f"bench: {error}", file=sys.stderr, flush=True)

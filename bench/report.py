@@ -82,8 +82,7 @@ def show(
         console.print(table)
     for name, result in floors.items():
         console.print(
-            f"floor {name}: {result['acked_per_second']:,.0f} acked/s, "
-            f"ack p99 {result['ack_p99_ms']:.1f} ms, the generator at "
+            f"floor {name}: delivery p99 {result['delivery_p99_ms']:.1f} ms, the generator at "
             f"{result['generator_cpu_share']:.0%} of its core",
             highlight=False,
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -28,6 +29,10 @@ PATH = b"/v1"
 _SWEEP_SECONDS = 1.0
 _GOODBYE_SECONDS = 5.0
 _SOCKETS_BEYOND = 1_000
+_FLUSHED_AT_ONCE = 32
+"""Sockets written to in one turn of the loop. While a large group is served, the next message
+is read and commits; a socket whose turn is yet to come then gets both in one write.
+"""
 _log = structlog.get_logger("trunkline.gateway")
 
 
@@ -42,7 +47,8 @@ class Gateway:
         self.framers = {
             encoding: Framer(binary=encoding.binary) for encoding in BY_SUBPROTOCOL.values()
         }
-        self._dirty: list[Socket] = []
+        self.dirty: deque[Socket] = deque()
+        self._flushing = False
         self._accepted = 0
         self._group: asyncio.TaskGroup | None = None
         self._server: asyncio.Server | None = None
@@ -116,11 +122,11 @@ class Gateway:
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
 
-    def wrote(self, socket: "Socket") -> None:
-        """The socket has frames to write: all such are flushed in the loop's next turn."""
-        if not self._dirty:
+    def flush_soon(self) -> None:
+        """Flushes the sockets that have something to write, from the loop's next turn on."""
+        if not self._flushing:
+            self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
-        self._dirty.append(socket)
 
     def gone(self, socket: "Socket") -> None:
         """The socket is closed."""
@@ -129,9 +135,13 @@ class Gateway:
             self._empty.set()
 
     def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for socket in dirty:
-            socket.flush()
+        dirty = self.dirty
+        for _ in range(min(len(dirty), _FLUSHED_AT_ONCE)):
+            dirty.popleft().flush()
+        if dirty:
+            asyncio.get_running_loop().call_soon(self._flush)
+        else:
+            self._flushing = False
 
     def _accept(
         self, request: picows.WSUpgradeRequest
@@ -174,12 +184,20 @@ def _error(status: int, text: str) -> picows.WSUpgradeResponseWithListener:
 class Socket(picows.WSListener):
     """One socket: an `Outlet` for the services, frames for its session."""
 
+    __slots__ = (
+        "_closing", "_dirty", "_drained", "_fragments", "_framer", "_frames", "_gateway",
+        "_message", "_most_bytes", "_most_queued_bytes", "_paused", "_queued_bytes", "_session",
+        "_since", "_timer", "_transport", "_under", "encoding",
+    )  # fmt: skip
+
     def __init__(self, gateway: Gateway, encoding: Encoding, name: str) -> None:
         self.encoding = encoding
         self._gateway = gateway
+        self._dirty = gateway.dirty
         self._framer = gateway.framers[encoding]
         self._session = ClientSession(gateway.backbone, self, name, gateway.spawn)
         self._transport: picows.WSTransport | None = None
+        self._under: asyncio.Transport | None = None
         self._frames: list[bytes] = []
         self._closing: tuple[Close, str] | None = None
         self._fragments: bytearray | None = None
@@ -187,6 +205,8 @@ class Socket(picows.WSListener):
         self._drained = asyncio.Event()
         self._drained.set()
         self._queued_bytes = 0
+        settings = gateway.settings
+        self._most_queued_bytes = min(settings.outlet_pause_bytes, settings.outlet_bytes)
         self._paused = False
         self._since = 0.0
         self._message = picows.WSMsgType.BINARY if encoding.binary else picows.WSMsgType.TEXT
@@ -196,48 +216,60 @@ class Socket(picows.WSListener):
 
     def write(self, frame: bytes) -> None:
         """Queues one encoded frame for the next flush."""
-        if self._transport is None or self._closing is not None:
+        if self._under is None or self._closing is not None:
             return
-        if not self._frames:
-            self._gateway.wrote(self)
-        self._frames.append(self._framer.frame(frame))
+        frames = self._frames
+        if not frames:
+            self._wrote()
+        frames.append(self._framer.frame(frame))
         self._queued_bytes += len(frame)
-        if self._queued_bytes > self._gateway.settings.outlet_pause_bytes:
+        if self._queued_bytes > self._most_queued_bytes:
             self._drained.clear()
 
     def close(self, close: Close, reason: str) -> None:
         """Closes after the next flush."""
         if self._closing is None and self._transport is not None:
             if not self._frames:
-                self._gateway.wrote(self)
+                self._wrote()
             self._closing = (close, reason)
 
     async def drained(self) -> None:
         """Waits until the peer has taken most of what was written."""
         await self._drained.wait()
 
+    def _wrote(self) -> None:
+        dirty = self._dirty
+        if not dirty:
+            self._gateway.flush_soon()
+        dirty.append(self)
+
     # --- what the gateway calls
 
     def flush(self) -> None:
         """Hands everything queued to the kernel as one write."""
-        transport = self._transport
-        if transport is None:
+        under = self._under
+        if under is None:
             return
-        frames, self._frames = self._frames, []
-        self._queued_bytes = 0
-        under = transport.underlying_transport
+        frames = self._frames
         if frames:
             under.write(frames[0] if len(frames) == 1 else b"".join(frames))
-            if not self._paused:
-                self._drained.set()
+            frames.clear()
+        much = self._queued_bytes > self._most_queued_bytes
+        self._queued_bytes = 0
         if self._closing is not None:
-            close, reason = self._closing
-            transport.send_close(cast(picows.WSCloseCode, int(close)), reason.encode())
-            # Closing at once would reset the connection where frames of the peer are unread,
-            # and the peer would never see why (RFC 6455 section 7.1.1).
-            self._set_timer(_GOODBYE_SECONDS, self.abort)
-        elif frames and under.get_write_buffer_size() > self._gateway.settings.outlet_bytes:
-            self._end(Close.SLOW_READER)
+            self._say_close(*self._closing)
+        elif self._paused:
+            if under.get_write_buffer_size() > self._gateway.settings.outlet_bytes:
+                self._end(Close.SLOW_READER)
+        elif much:
+            self._drained.set()
+
+    def _say_close(self, close: Close, reason: str) -> None:
+        assert self._transport is not None
+        self._transport.send_close(cast(picows.WSCloseCode, int(close)), reason.encode())
+        # Closing at once would reset the connection where frames of the peer are unread,
+        # and the peer would never see why (RFC 6455 section 7.1.1).
+        self._set_timer(_GOODBYE_SECONDS, self.abort)
 
     def _end(self, close: Close) -> None:
         """Closes because of the socket itself: no frame is written to it any more."""
@@ -270,13 +302,12 @@ class Socket(picows.WSListener):
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
         self._since = self._gateway.clock.monotonic()
-        transport.underlying_transport.set_write_buffer_limits(
-            high=self._gateway.settings.outlet_pause_bytes
-        )
+        self._under = transport.underlying_transport
+        self._under.set_write_buffer_limits(high=self._most_queued_bytes)
         self._gateway.sockets.add(self)
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        self._transport = None
+        self._transport = self._under = None
         if self._timer is not None:
             self._timer.cancel()
         self._frames.clear()
