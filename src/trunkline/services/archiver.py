@@ -25,6 +25,7 @@ _BACK_OFF_SECONDS = 5.0
 _MOST_PASS = 4096
 _LEAST_PASS = 128
 _SLOWEST_SHARE = 0.02
+_REST_SHARE = 0.25
 
 
 class Pace:
@@ -45,9 +46,11 @@ class Pace:
         else:
             self.entries_per_second = min(self._most, self.entries_per_second + self._most / 10)
 
-    def seconds_for(self, entries: int) -> float:
-        """The pause after so many entries."""
-        return entries / self.entries_per_second
+    def pause_seconds(self, entries: int, worked_seconds: float) -> float:
+        """The pause after so many entries, which took so long; some pause is always made."""
+        return max(
+            entries / self.entries_per_second - worked_seconds, _REST_SHARE * worked_seconds
+        )
 
 
 class Archiver:
@@ -97,11 +100,12 @@ class Archiver:
         left = deque((task, task.conversation.archived_up_to) for task in tasks)
         copied = 0
         while left and not self._closing.is_set():
+            began = self._clock.monotonic()
             parts = await self._gather(left)
             entries = sum(len(part.stored) for part in parts)
             await self._archive(parts)
             copied += entries
-            await self._yield(entries)
+            await self._yield(entries, began)
         self._metrics.archive_waiting.set(await self._tasks.waiting())
         return copied
 
@@ -167,7 +171,7 @@ class Archiver:
             newest_group=settings.newest_group,
         )
 
-    async def _yield(self, entries: int) -> None:
+    async def _yield(self, entries: int, began: float) -> None:
         now, batches = self._clock.monotonic(), self._batches_taken()
         then, before = self._seen
         if now > then:
@@ -175,7 +179,7 @@ class Archiver:
             busy = rate > self._settings.archive_busy_batches_per_second
             self._pace.observe(busy=busy)
             self._seen = (now, batches)
-        await self._pause(self._pace.seconds_for(entries))
+        await self._pause(self._pace.pause_seconds(entries, now - began))
 
     async def _pause(self, seconds: float) -> None:
         try:

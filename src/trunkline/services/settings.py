@@ -110,7 +110,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 50
     archive_entries_per_second: Annotated[
         Positive, msgspec.Meta(description="Most entries that the archiver copies a second.")
-    ] = 40_000
+    ] = 60_000
     drain_seconds: Annotated[
         Seconds, msgspec.Meta(description="Time that clients have to leave when the server stops.")
     ] = 10.0
