@@ -90,8 +90,9 @@ format: setup ## format the source and mend what ruff can mend by itself
 	$(BIN)/ruff format .
 
 .PHONY: fault
-fault: setup ## kill -9 under load, ROUNDS times (50)
-	$(BIN)/python -m pytest tests/fault --rounds $(ROUNDS) --timeout 3600
+fault: setup ## kill -9 and, as root, power cuts under load, ROUNDS times each (50)
+	$(BIN)/python -m pytest tests/fault --rounds $(ROUNDS) --timeout 3600 \
+		$(if $(filter 0,$(shell id -u)),--power-cuts)
 
 .PHONY: simulate
 simulate: setup ## the deterministic simulation over SEEDS seeds (20000)
@@ -113,5 +114,5 @@ lock: setup ## pin and hash what pyproject.toml and requirements/dev.in ask for
 
 .PHONY: clean
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) bench/build build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -7,7 +7,10 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     campaign = parser.getgroup("campaigns")
-    campaign.addoption("--rounds", type=int, default=3, help="kill -9 rounds of tests/fault (3)")
+    campaign.addoption("--rounds", type=int, default=3, help="crashes of a test in tests/fault (3)")
+    campaign.addoption(
+        "--power-cuts", action="store_true", help="cut the power, too: needs root and a loop device"
+    )
     campaign.addoption("--seeds", type=int, default=300, help="seeds of tests/simulation (300)")
 
 
