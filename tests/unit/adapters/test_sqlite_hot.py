@@ -284,7 +284,7 @@ async def test_what_the_tables_hold_takes_no_memory_any_more(
         slot = state.slot_of_key(row.key)
         assert slot is not None
         assert (state.entries, state.bytes, slot.pending) == (0, 0, [])
-        assert not any(sender.known for sender in slot.senders.values())
+        assert not slot.ids
 
 
 async def test_what_was_trimmed_is_gone_from_the_tables_and_its_ids_are_not(

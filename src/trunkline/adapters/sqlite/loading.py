@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from trunkline.adapters.sqlite.state import Sender, Slot, State
+from trunkline.adapters.sqlite.state import Slot, State
 from trunkline.adapters.sqlite.tables import Tables
 from trunkline.core.appending import AppendState
 from trunkline.errors import StorageUnavailable
@@ -67,13 +67,13 @@ class Need:
                 continue
             user = draft.sender
             client_message_id = draft.client_message_id
-            sender = slot.senders.get(user)
-            if sender is None and slot.whole:
-                sender = slot.senders[user] = Sender(ClientMessageId(""))
-            if sender is None or sender.highest is None:
+            highest = slot.highest.get(user)
+            if highest is None and slot.whole:
+                highest = slot.highest[user] = ClientMessageId("")
+            if highest is None:
                 self._want(slot).senders.setdefault(user, set()).add(client_message_id)
-            elif client_message_id <= sender.highest:
-                seq = sender.known.get(client_message_id)
+            elif client_message_id <= highest:
+                seq = slot.pending_ids().get((user, client_message_id))
                 if seq is not None:
                     self._known[draft.conversation, user, client_message_id] = seq
                 else:
@@ -116,14 +116,17 @@ class Need:
             for user, member in found.members.items():
                 slot.learn(user, member)
             for user, highest in found.highest.items():
-                _learn_sender(slot, user, highest)
+                if user not in slot.highest:
+                    own = [name for sender, name in slot.pending_ids() if sender == user]
+                    slot.highest[user] = max([highest, *own])
             for (user, client_message_id), seq in found.known.items():
                 self._known[slot.conversation.id, user, client_message_id] = seq
             for user, asked in wanted.senders.items():  # what is still in the journal only
-                pending = slot.senders[user].known
-                for client_message_id in asked & pending.keys():
-                    identity = (slot.conversation.id, user, client_message_id)
-                    self._known[identity] = pending[client_message_id]
+                pending = slot.pending_ids()
+                for client_message_id in asked:
+                    if (user, client_message_id) in pending:
+                        identity = (slot.conversation.id, user, client_message_id)
+                        self._known[identity] = pending[user, client_message_id]
 
     def append_state(self, batch: Sequence[Draft]) -> AppendState:
         """What a decision about these drafts needs to know."""
@@ -151,14 +154,6 @@ class Need:
         wanted.senders.setdefault(draft.sender, set()).add(draft.client_message_id)
         if draft.fresh is not None:
             wanted.fresh_keys.add(draft.fresh.key)
-
-
-def _learn_sender(slot: Slot, user: UserId, highest: ClientMessageId) -> None:
-    sender = slot.senders.get(user)
-    if sender is None:
-        slot.senders[user] = Sender(highest)
-    elif sender.highest is None:
-        sender.highest = max(highest, *sender.known) if sender.known else highest
 
 
 def load(tables: Tables, wanted: Sequence[Wanted]) -> list[Loaded]:

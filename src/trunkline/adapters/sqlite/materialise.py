@@ -1,6 +1,6 @@
 """Moves slices of the journal into the tables: sorted by key, absolute values, watermark last."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from trunkline.model import (
     ConversationId,
     ConversationKey,
     EndpointId,
+    Kind,
     Seq,
     StoredEntry,
     UserId,
@@ -38,7 +39,11 @@ _DAY_MS: Final = 86_400_000
 _FIRST_IDENTITY: Final = (-(1 << 63), "", "")
 _LAST_IDENTITY: Final = ((1 << 63) - 1, b"", b"")  # SQLite sorts any text below a blob
 
-Row = Sequence[Any]
+# The module looks for an adapter of whatever is not exactly a number, a str or a bytearray, be
+# it bytes or a str of an enumeration; that costs more than the insert.
+_KIND_TEXT: Final = {kind: str(kind.value) for kind in Kind}
+
+Row = tuple[Any, ...]
 
 
 class _Change(msgspec.Struct):
@@ -221,7 +226,8 @@ class Materialiser:
         self._many("member_put", members)
         self._many("member_marker", markers)
         self._many("message_put", messages)
-        self._many("idempotency_put", sorted(identities, key=_identity_order))
+        identities.sort()
+        self._many("idempotency_put", identities)
 
     def _trimmed(self, keys: list[ConversationKey]) -> dict[int, Seq]:
         """Where these conversations are trimmed: nothing at or below comes into the tables."""
@@ -296,10 +302,14 @@ def _member_columns(number: int, row: MemberRow) -> Row:
 
 def _message_columns(number: int, change: _Change, trimmed_up_to: Seq) -> list[Row]:
     return [
-        (number, *msgspec.structs.astuple(entry))
-        for entry in change.entries
-        if entry.seq > trimmed_up_to
-    ]
+        (
+            number, e.seq, e.sender, e.client_message_id, _KIND_TEXT[e.kind], e.time_ms,
+            e.refers_to, e.countable, bytearray(e.entry_hash), bytearray(e.digest),
+            bytearray(e.sealed),
+        )
+        for e in change.entries
+        if e.seq > trimmed_up_to
+    ]  # fmt: skip
 
 
 def _identity_columns(number: int, change: _Change) -> list[Row]:
@@ -312,7 +322,3 @@ def _identity_columns(number: int, change: _Change) -> list[Row]:
             if entry.seq == last:
                 break
     return rows
-
-
-def _identity_order(row: Row) -> tuple[Any, ...]:
-    return tuple(row[:3])

@@ -36,24 +36,18 @@ _SKIPPED_AT_ONCE = 64
 _FREED_AT_ONCE = 500
 
 
-class Sender(msgspec.Struct, gc=False):
-    """What one user sent to one conversation.
-
-    `highest` is the highest client message id ever, or None if the tables must be asked;
-    `known` are those of pending entries.
-    """
-
-    highest: ClientMessageId | None
-    known: dict[ClientMessageId, Seq] = msgspec.field(default_factory=dict)
+PendingIds = dict[tuple[UserId, ClientMessageId], Seq]
 
 
 class Slot(msgspec.Struct, gc=False):
     """One conversation: its row, and what was loaded of its members and senders.
 
     What stands here is newer than the tables or the same. `strangers` are users known not
-    to be members. `complete`: all members are here; `whole`: all senders too, since the
-    conversation was created while it was here. `pending` are the entries that the tables do
-    not hold yet, contiguous up to head. `journal_id` is the last commit that changed it.
+    to be members. `highest` is each sender's highest client message id ever; whose is not
+    here, the tables must be asked. `complete`: all members are here; `whole`: all senders too,
+    since the conversation was created while it was here. `pending` are the entries that the
+    tables do not hold yet, contiguous up to head. `journal_id` is the last commit that
+    changed it.
 
     There are very many of these and nothing in them refers back: out of the collector's
     sight, they do not make it stop the loop.
@@ -64,9 +58,24 @@ class Slot(msgspec.Struct, gc=False):
     strangers: dict[UserId, None] = msgspec.field(default_factory=dict)
     complete: bool = False
     whole: bool = False
-    senders: dict[UserId, Sender] = msgspec.field(default_factory=dict)
+    highest: dict[UserId, ClientMessageId] = msgspec.field(default_factory=dict)
     pending: list[StoredEntry] = msgspec.field(default_factory=list)
     journal_id: int = 0
+    ids: PendingIds | None = None
+
+    def pending_ids(self) -> PendingIds:
+        """Who sent which client message id, of pending entries.
+
+        Made at the first question and kept up to date until nothing is pending: who sends
+        rising ids never asks.
+        """
+        if self.ids is None:
+            self.ids = {
+                (entry.sender, entry.client_message_id): entry.seq
+                for entry in self.pending
+                if entry.client_message_id
+            }
+        return self.ids
 
     def knows(self, user: UserId) -> bool:
         """Whether it is known here if this user is a member."""
@@ -207,17 +216,15 @@ class State:
             lines = self._lists.setdefault(row.user, {})
             lines[record.key] = UserConversation(record.id, record.key, row.version)
         move_markers(slot.members, record.entries)
-        senders = slot.senders
+        highest, ids, whole = slot.highest, slot.ids, slot.whole
         for entry in record.entries:
             client_message_id = entry.client_message_id
             if client_message_id:
-                sender = senders.get(entry.sender)
-                if sender is None:
-                    highest = client_message_id if slot.whole else None
-                    sender = senders[entry.sender] = Sender(highest)
-                elif sender.highest is not None and client_message_id > sender.highest:
-                    sender.highest = client_message_id
-                sender.known[client_message_id] = entry.seq
+                before = highest.get(entry.sender)
+                if whole if before is None else client_message_id > before:
+                    highest[entry.sender] = client_message_id
+                if ids is not None:
+                    ids[entry.sender, client_message_id] = entry.seq
         slot.pending += record.entries
         if record.entries:
             self.unarchived.setdefault(record.key)
@@ -308,8 +315,9 @@ def with_head(old: Conversation, last: StoredEntry) -> Conversation:
 def _free_entries(slot: Slot, up_to_inclusive: Seq) -> None:
     pending = slot.pending
     count = up_to_inclusive - pending[0].seq + 1 if pending else 0
-    for entry in pending[:count]:
-        sender = slot.senders.get(entry.sender)
-        if sender is not None:
-            sender.known.pop(entry.client_message_id, None)
+    if slot.ids is not None:
+        for entry in pending[:count]:
+            slot.ids.pop((entry.sender, entry.client_message_id), None)
     del pending[:count]
+    if not pending:
+        slot.ids = None
