@@ -28,7 +28,7 @@ func runGroup(o *Options, result *Result) (bool, error) {
 	}
 	receivers := make([]*Receiver, count)
 	for i, session := range sessions {
-		session.Bound(o.Warm + o.Length + 2*drainSeconds*time.Second)
+		session.Bound(longest(o))
 		receivers[i] = NewReceiver(session, &recording)
 		receivers[i].of([]byte(group)).last = head
 		receivers[i].Start(&reading, &closing)
@@ -52,6 +52,11 @@ func runGroup(o *Options, result *Result) (bool, error) {
 	}
 	reading.Wait()
 	return reportGroup(o, result, ticker, receivers, usage)
+}
+
+// longest is how long a reader may have to wait for the last message.
+func longest(o *Options) time.Duration {
+	return o.Warm + o.Length + 2*drainSeconds*time.Second
 }
 
 func deliveredTo(receivers []*Receiver) (count int64) {
@@ -145,7 +150,7 @@ func (t *ticker) run(recording *atomic.Bool) (*Usage, error) {
 // read takes the acks, which come in the order of the sends.
 func (t *ticker) read(sentAt []int64, count int64, recording *atomic.Bool) {
 	next := int64(0)
-	err := t.session.acks(func(ack Ack) error {
+	err := t.session.acks(longest(t.options), func(ack Ack) error {
 		if slotOf(ack.ID) != int(next&0xFFFF) {
 			return fmt.Errorf("an ack of %q instead of number %d", ack.ID, next)
 		}

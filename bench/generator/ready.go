@@ -31,5 +31,5 @@ func sendOne(o *Options, number int64) error {
 		return err
 	}
 	acked := false
-	return session.acks(func(Ack) error { acked = true; return nil }, func() bool { return acked })
+	return session.acks(0, func(Ack) error { acked = true; return nil }, func() bool { return acked })
 }

@@ -118,13 +118,14 @@ func (s *Session) Operate(operation map[string]any) (int64, error) {
 		return 0, err
 	}
 	var seq int64
-	err := s.acks(func(ack Ack) error { seq = ack.Seq; return nil }, func() bool { return seq > 0 })
+	err := s.acks(0, func(ack Ack) error { seq = ack.Seq; return nil }, func() bool { return seq > 0 })
 	return seq, err
 }
 
-// acks reads `acked` frames until done; what else comes is dropped, but for refusals.
-func (s *Session) acks(each func(Ack) error, done func() bool) error {
-	s.Bound(0)
+// acks reads `acked` frames until done, at most for so long (see Bound); what else comes is
+// dropped, but for refusals.
+func (s *Session) acks(wait time.Duration, each func(Ack) error, done func() bool) error {
+	s.Bound(wait)
 	for !done() {
 		payload, err := s.Next()
 		if err != nil {
@@ -188,7 +189,7 @@ func (s *Session) Feed(first, count int64, size int, target func(int64) string) 
 			return err
 		}
 		before := acked
-		err := s.acks(func(Ack) error { acked++; return nil }, func() bool { return acked > before })
+		err := s.acks(0, func(Ack) error { acked++; return nil }, func() bool { return acked > before })
 		if err != nil {
 			return err
 		}

@@ -48,9 +48,7 @@ class Pace:
 
     def pause_seconds(self, entries: int, worked_seconds: float) -> float:
         """The pause after so many entries, which took so long; some pause is always made."""
-        return max(
-            entries / self.entries_per_second - worked_seconds, _REST_SHARE * worked_seconds
-        )
+        return max(entries / self.entries_per_second - worked_seconds, _REST_SHARE * worked_seconds)
 
 
 class Archiver:

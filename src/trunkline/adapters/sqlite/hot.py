@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from trunkline.adapters.sqlite.commits import Answer, Commits
 from trunkline.adapters.sqlite.loading import Need, load
@@ -39,6 +39,10 @@ from trunkline.ports.hot import Decide
 
 T = TypeVar("T")
 
+_SLOWER_FROM: Final = 0.75
+_SLOWEST_SECONDS: Final = 0.05
+"""How full of pending entries appends get slower, and by how much a batch at most."""
+
 
 class _Moves:
     """Markers and offsets that wait for the next commit, and who waits for them."""
@@ -73,8 +77,7 @@ class SqliteHotStore:
 
     async def append(self, batch: Sequence[Draft], decide: Decide) -> Decision:
         """Appends a batch as one transaction, see the port."""
-        if self._state.entries >= self._settings.pending_entries:
-            await self._wait_for_room()
+        await self._keep_within_bound()
         await self._commits.take_turn()
         moves, self._waiting = self._waiting, []
         try:
@@ -230,6 +233,18 @@ class SqliteHotStore:
             row = member_row(member.marked(marker.seq, marker.countable), version)
             written.append(Written(key, slot.conversation.id, (), None, (row,)))
         return version
+
+    async def _keep_within_bound(self) -> None:
+        """Slows appends down as what is pending nears its bound, and stops them there.
+
+        A bound alone would stop them for as long as it takes to move a slice, again and again.
+        """
+        fill = self._state.entries / self._settings.pending_entries
+        if fill >= 1:
+            await self._wait_for_room()
+        elif fill > _SLOWER_FROM:
+            share = (fill - _SLOWER_FROM) / (1 - _SLOWER_FROM)
+            await asyncio.sleep(share * _SLOWEST_SECONDS)
 
     async def _wait_for_room(self) -> None:
         """Waits while too much is pending; raises `StorageUnavailable` after a bound."""
