@@ -121,7 +121,7 @@ class InProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=(self._directory.lock_fd,),
-                start_new_session=True,  # a Ctrl-C at the terminal is for the parent
+                process_group=0,  # a Ctrl-C at the terminal is for the parent
             )
         return self._process
 
