@@ -7,7 +7,7 @@ import msgspec
 
 from trunkline.client import Client
 from trunkline.core.digest import to_hex
-from trunkline.errors import NotMember, TrunklineError
+from trunkline.errors import NotMember, TrunklineError, Unreachable
 from trunkline.model import ConversationId, UserId
 from trunkline.replay.chatfile import Script
 from trunkline.replay.comparison import Leniency, compare
@@ -80,9 +80,14 @@ class Proving:
         views: dict[ConversationId, Changed] = {}
         for look in range(LOOKS):
             await client.wait_synced()
-            views = await self._witness.views(user)
-            if all(_reaches(client, view) for view in views.values()):
-                break
+            try:
+                views = await self._witness.views(user)
+            except Unreachable:  # it may be starting again; the last look does not forgive it
+                if look == LOOKS - 1:
+                    raise
+            else:
+                if all(_reaches(client, view) for view in views.values()):
+                    break
             if self._pushes_are_lost and look % 8 == 0:
                 client.drop_connection()
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
