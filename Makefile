@@ -45,7 +45,7 @@ PIP := env -u PIP_FIND_LINKS -u PIP_REQUIRE_VIRTUALENV $(BIN)/python -m pip \
 
 .PHONY: help
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(COMPILED) ## make .venv with the trunkline command in it, once
@@ -74,6 +74,14 @@ run: setup ## start a server, load real conversations, pull its plug twice, prin
 .PHONY: test
 test: setup ## the whole suite
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: cluster-up
+cluster-up: ## install and start Redis, two MariaDB and HBase, as deploy/cluster.toml names them
+	@deploy/local/cluster.sh up
+
+.PHONY: cluster-down
+cluster-down: ## stop them; what they hold stays in .cluster/
+	@deploy/local/cluster.sh down
 
 .PHONY: check
 check: setup ## format, lint, types, layering, and the tests that hold source and docs to their rules
@@ -109,7 +117,7 @@ LOCK := env -u PIP_FIND_LINKS -u UV_FIND_LINKS -u UV_INDEX_URL -u UV_DEFAULT_IND
 .PHONY: lock
 lock: setup ## pin and hash what pyproject.toml and requirements/dev.in ask for
 	$(LOCK) pyproject.toml --output-file requirements/base.txt
-	$(LOCK) pyproject.toml --extra testing requirements/dev.in --constraints requirements/base.txt \
+	$(LOCK) pyproject.toml --extra cluster --extra testing requirements/dev.in --constraints requirements/base.txt \
 		--output-file requirements/dev.txt
 
 .PHONY: clean

@@ -29,7 +29,16 @@ NO_GO = {
         r"|repo1?\.maven|deb\.debian\.org",
     ),
 }
-SKIPPED_FOLDERS = {".git", ".hypothesis", ".venv", "__pycache__", "build", "dist", "htmlcov"}
+SKIPPED_FOLDERS = {
+    ".cluster",
+    ".git",
+    ".hypothesis",
+    ".venv",
+    "__pycache__",
+    "build",
+    "dist",
+    "htmlcov",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
