@@ -9,7 +9,7 @@ from trunkline.core.appending import AppendPlanner
 from trunkline.core.ids import check_id
 from trunkline.core.session import TokenBucket
 from trunkline.errors import Overloaded, ShuttingDown, TokenOfAnotherUser
-from trunkline.model import UserId
+from trunkline.model import ConversationId, UserId
 from trunkline.ports.authenticator import Authenticator, Grant
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.clock import Clock
@@ -49,6 +49,8 @@ class Stores(msgspec.Struct, frozen=True):
     authenticator: Authenticator
     clock: Clock
     random_bits: Callable[[int], int]
+    lanes: int = 1
+    lane_of: Callable[[ConversationId], int] = lambda _: 0
 
 
 class Backbone:
@@ -71,6 +73,7 @@ class Backbone:
             hot, cached,
             AppendPlanner(sealer.cipher, group_members=settings.group_members),
             FanOut(self.registry, metrics), clock, metrics,
+            lanes=stores.lanes, lane_of=stores.lane_of,
             queue_drafts=settings.append_queue, batch_drafts=settings.append_batch,
         )  # fmt: skip
         reader = Reader(
