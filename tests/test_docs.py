@@ -44,6 +44,8 @@ OFF_THE_WIRE = {
     "digest_mismatch",
     "keyring_missing",
     "local_store_wrong",
+    "schema_wrong",
+    "server_unsafe",
     "unreachable",
 }
 INNER = [frames.Range, frames.Limits, frames.Ack, Entry, frames.Run, frames.Changed]
