@@ -27,8 +27,8 @@ wrong there. 3: the directory is refused as a whole.
 @json_option
 def audit(data: Path, as_json: bool) -> int:
     """Check all that the data directory DIR holds against the promises."""
+    from trunkline.app.offline import audit_directory
     from trunkline.cli.logs import configure_logs
-    from trunkline.offline import audit_directory
 
     configure_logs("warning")
     report = audit_directory(data)

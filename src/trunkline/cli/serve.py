@@ -48,8 +48,8 @@ def serve(
     """Run the embedded server: one process, one data directory, nothing else to install."""
     import uvloop
 
-    from trunkline import app
-    from trunkline.adapters.sqlite.listening import Listening
+    from trunkline.adapters.node.listening import Listening
+    from trunkline.app import embedded
     from trunkline.cli.logs import configure_logs
     from trunkline.config import load
 
@@ -81,7 +81,7 @@ def serve(
             ]
         )
 
-    uvloop.run(app.serve(settings, on_listening=on_listening))
+    uvloop.run(embedded.serve(settings, on_listening=on_listening))
 
 
 def raise_open_files() -> int:

@@ -13,7 +13,7 @@ import msgspec
 
 from trunkline.adapters.jwt import TokenKeys
 from trunkline.adapters.jwt.tokens import TOKENS_FILE
-from trunkline.adapters.sqlite.listening import Listening
+from trunkline.adapters.node.listening import Listening
 from trunkline.errors import AddressInUse
 from trunkline.replay.chatfile import ChatFile
 from trunkline.replay.driving import minting

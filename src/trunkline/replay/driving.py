@@ -10,7 +10,7 @@ from typing import Final
 
 from trunkline.adapters.jwt import TokenKeys, mint
 from trunkline.adapters.jwt.tokens import TOKENS_FILE
-from trunkline.adapters.sqlite.listening import find_listening
+from trunkline.adapters.node.listening import find_listening
 from trunkline.errors import Unreachable
 from trunkline.model import UserId
 from trunkline.replay.chatfile import ChatFile

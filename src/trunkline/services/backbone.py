@@ -56,7 +56,9 @@ class Stores(msgspec.Struct, frozen=True):
 class Backbone:
     """One worker: append, fan-out, reads, sync, markers, archiver."""
 
-    def __init__(self, stores: Stores, settings: ServiceSettings) -> None:
+    def __init__(self, stores: Stores, settings: ServiceSettings, *, archives: bool = True) -> None:
+        """`archives`: whether the archiver runs here, too."""
+        self._archives = archives
         self._stores = stores
         self.settings = settings
         self.metrics = metrics = Metrics()
@@ -102,7 +104,8 @@ class Backbone:
             group.create_task(self._run_appends())
             group.create_task(self._offsets.run())
             group.create_task(self._evict())
-            group.create_task(self.archiver.run())
+            if self._archives:
+                group.create_task(self.archiver.run())
 
     async def _run_appends(self) -> None:
         await self.append.run()
