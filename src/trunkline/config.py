@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from trunkline.adapters.memory.cached import CachedSettings
+from trunkline.adapters.mysql.settings import Settings as MysqlSettings
 from trunkline.adapters.sqlite.settings import Settings as SqliteSettings
 from trunkline.errors import ConfigInvalid
 from trunkline.gateway.settings import GatewaySettings
@@ -24,7 +25,18 @@ ENVIRONMENT_PREFIX = "TRUNKLINE_"
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every setting, a section for each part."""
 
-    data: Annotated[str, msgspec.Meta(description="The data directory.")] = "trunkline-data"
+    data: Annotated[
+        str,
+        msgspec.Meta(
+            description="The data directory; of a cluster's server: its keys and its address."
+        ),
+    ] = "trunkline-data"
+    tiers: Annotated[
+        Literal["embedded", "cluster"],
+        msgspec.Meta(
+            description="`embedded`: all in the data directory. `cluster`: Redis, MySQL and HBase."
+        ),
+    ] = "embedded"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         msgspec.Meta(description="From which level on events are logged."),
@@ -34,6 +46,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     services: ServiceSettings = ServiceSettings()
     cached: CachedSettings = CachedSettings()
     sqlite: SqliteSettings = SqliteSettings()
+    mysql: MysqlSettings = MysqlSettings()
 
     @property
     def data_path(self) -> Path:

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from trunkline.adapters.mysql import DatabaseSettings, Settings
+from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
 
 
 def require_server(name: str, host: str, port: int) -> None:

@@ -14,7 +14,8 @@ import pytest
 from servers import mariadb_servers
 
 from trunkline.adapters.memory.cold import MemoryColdStore
-from trunkline.adapters.mysql import Settings, migrate_mysql, open_mysql
+from trunkline.adapters.mysql.settings import Settings
+from trunkline.adapters.mysql.stores import migrate_mysql, open_mysql
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.migrate import migrate, newest_version, version
 from trunkline.errors import SchemaWrong
