@@ -217,6 +217,16 @@ class DataDirInvalid(TrunklineError):
     advice = "This is not a data directory of Trunkline."
 
 
+class StoreNotMigrated(TrunklineError):
+    code = "store_not_migrated"
+    advice = "A store's tables are missing or of an older version: run `trunkline migrate`."
+
+
+class StoreNewer(TrunklineError):
+    code = "store_newer"
+    advice = "A store's tables were made by a newer version: use that one."
+
+
 class DataDamaged(TrunklineError):
     """Stored bytes are not what was written."""
 
