@@ -44,8 +44,9 @@ OFF_THE_WIRE = {
     "digest_mismatch",
     "keyring_missing",
     "local_store_wrong",
-    "schema_wrong",
     "server_unsafe",
+    "store_newer",
+    "store_not_migrated",
     "unreachable",
 }
 INNER = [frames.Range, frames.Limits, frames.Ack, Entry, frames.Run, frames.Changed]

@@ -225,16 +225,21 @@ class DataDirInvalid(TrunklineError):
     advice = "This is not a data directory of Trunkline."
 
 
-class SchemaWrong(TrunklineError):
-    code = "schema_wrong"
-    advice = "The tables are not those of this version: run `trunkline migrate`."
-
-
 class ServerUnsafe(TrunklineError):
     """A database server is set so that it may lose what it committed."""
 
     code = "server_unsafe"
     advice = "Change the server's setting, or accept it with `accept_unsafe`, for a trial."
+
+
+class StoreNotMigrated(TrunklineError):
+    code = "store_not_migrated"
+    advice = "A store's tables are missing or of an older version: run `trunkline migrate`."
+
+
+class StoreNewer(TrunklineError):
+    code = "store_newer"
+    advice = "A store's tables were made by a newer version: use that one."
 
 
 class DataDamaged(TrunklineError):

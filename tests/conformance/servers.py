@@ -1,4 +1,4 @@
-"""The servers of deploy/local, as the tests reach them."""
+"""Where the real servers are that adapters are tested on, and what to do without one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ import pytest
 
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
 
+_CONNECT_SECONDS = 3.0
+
+
+def address_of(name: str, default: str) -> tuple[str, int]:
+    """Host and port of a server: `TRUNKLINE_TEST_<NAME>` of the environment, or the default."""
+    host, _, port = os.environ.get(f"TRUNKLINE_TEST_{name.upper()}", default).rpartition(":")
+    return host, int(port)
+
 
 def require_server(name: str, host: str, port: int) -> None:
-    """Skips what needs a server that is not there; where CI runs, that is a failure."""
+    """Skips the test if nothing listens there; in continuous integration (`CI=true`) it fails."""
     try:
-        socket.create_connection((host, port), timeout=2).close()
-    except OSError:
-        message = f"NOT TESTED: no {name} on {host}:{port}; `make cluster-up` starts it."
+        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+    except OSError as error:
+        missing = f"{name} is not at {host}:{port} ({error}): `make cluster-up` starts it"
         if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
 
 
 def mariadb_servers() -> Settings:

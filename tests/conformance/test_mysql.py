@@ -14,11 +14,11 @@ import pytest
 from servers import mariadb_servers
 
 from trunkline.adapters.memory.cold import MemoryColdStore
-from trunkline.adapters.mysql.settings import Settings
-from trunkline.adapters.mysql.stores import migrate_mysql, open_mysql
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.migrate import migrate, newest_version, version
-from trunkline.errors import SchemaWrong
+from trunkline.adapters.mysql.settings import Settings
+from trunkline.adapters.mysql.stores import migrate_mysql, open_mysql
+from trunkline.errors import StoreNewer
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
 from trunkline.ports.tasks import TaskStore
@@ -123,10 +123,10 @@ async def test_a_schema_of_a_newer_version_is_refused(server: Settings) -> None:
     async with database(server) as opened:
         try:
             await opened.query(f"INSERT INTO schema_version VALUES ({newer})")
-            with pytest.raises(SchemaWrong, match=str(newer)):
+            with pytest.raises(StoreNewer, match=str(newer)):
                 async with open_mysql(server, SteppedClock()):
                     pass
-            with pytest.raises(SchemaWrong, match="nothing was changed"):
+            with pytest.raises(StoreNewer, match="nothing was changed"):
                 await migrate(opened)
         finally:
             await opened.query(f"DELETE FROM schema_version WHERE version = {newer}")

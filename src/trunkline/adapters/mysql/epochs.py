@@ -6,7 +6,7 @@ from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.literals import literals
 from trunkline.adapters.mysql.sql import statement
-from trunkline.errors import SchemaWrong
+from trunkline.errors import StoreNotMigrated
 
 
 class Epochs:
@@ -17,12 +17,12 @@ class Epochs:
         self._known: dict[int, int] = {}
 
     async def load(self) -> None:
-        """Takes the epochs that stand now; raises `SchemaWrong` if a shard has none."""
+        """Takes the epochs that stand now; raises `StoreNotMigrated` if a shard has none."""
         found: dict[int, int] = dict(await self._database.query(statement("shards")))
         first, last = self._database.place.shards
         missing = [shard for shard in range(first, last + 1) if shard not in found]
         if missing:
-            raise SchemaWrong(
+            raise StoreNotMigrated(
                 f"The database {self._database.name} does not hold shard {missing[0]}: "
                 "run `trunkline migrate`."
             )

@@ -9,7 +9,7 @@ from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.literals import rows
 from trunkline.adapters.mysql.sql import FOLDER, statement
-from trunkline.errors import SchemaWrong, StorageUnavailable
+from trunkline.errors import StorageUnavailable, StoreNewer, StoreNotMigrated
 
 _LOCK: Final = "trunkline.migrate"
 _LOCK_SECONDS: Final = 5
@@ -42,15 +42,15 @@ async def version(database: Database) -> int:
 
 
 async def check_version(database: Database) -> None:
-    """Raises `SchemaWrong` unless the tables are this code's."""
+    """Raises `StoreNewer` or `StoreNotMigrated` unless the tables are this code's."""
     found, newest = await version(database), newest_version()
     if found > newest:
-        raise SchemaWrong(
+        raise StoreNewer(
             f"The database {database.name} has tables of version {found}, this is {newest}: "
             "use the newer Trunkline."
         )
     if found < newest:
-        raise SchemaWrong(
+        raise StoreNotMigrated(
             f"The database {database.name} has tables of version {found}, not {newest}: "
             "run `trunkline migrate`."
         )
@@ -59,7 +59,7 @@ async def check_version(database: Database) -> None:
 async def migrate(database: Database) -> list[int]:
     """Brings the tables to the newest version; returns the versions that were made.
 
-    Refuses to run backwards with `SchemaWrong`. A change of tables commits by itself, so a
+    Refuses to run backwards with `StoreNewer`. A change of tables commits by itself, so a
     lock keeps others out meanwhile, and each statement may be run again.
     """
 
@@ -85,7 +85,7 @@ async def _upgrade(database: Database, connection: Connection) -> list[int]:
     await connection.execute(statement("schema_create"))
     ((found,),) = await connection.rows(statement("schema_version"))
     if found > newest_version():
-        raise SchemaWrong(
+        raise StoreNewer(
             f"The database {database.name} has tables of version {found}, this is "
             f"{newest_version()}: nothing was changed."
         )

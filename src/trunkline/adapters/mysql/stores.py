@@ -47,8 +47,8 @@ async def open_mysql(
 ) -> AsyncIterator[MysqlStores]:
     """The stores of all databases: `async with open_mysql(...) as stores:`.
 
-    Raises `StorageUnavailable` if one does not answer, `SchemaWrong` if its tables are of
-    another version, `ServerUnsafe` if it may lose what it committed.
+    Raises `StorageUnavailable` if one does not answer, `StoreNotMigrated` or `StoreNewer`
+    if its tables are of another version, `ServerUnsafe` if it may lose what it committed.
     """
     async with _databases(settings, jitter) as databases:
         epochs: dict[Database, Epochs] = {}
