@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from trunkline.adapters.hbase.settings import Settings as HbaseSettings
 from trunkline.adapters.memory.cached import CachedSettings
 from trunkline.adapters.mysql.settings import Settings as MysqlSettings
 from trunkline.adapters.sqlite.settings import Settings as SqliteSettings
@@ -47,6 +48,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cached: CachedSettings = CachedSettings()
     sqlite: SqliteSettings = SqliteSettings()
     mysql: MysqlSettings = MysqlSettings()
+    hbase: HbaseSettings = HbaseSettings()
 
     @property
     def data_path(self) -> Path:
@@ -77,6 +79,19 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
         return msgspec.convert(values, Config, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigInvalid(f"{error}.") from None
+
+
+def shown(config: Config) -> dict[str, Any]:
+    """All settings as they count, without passwords."""
+    return _without_passwords(msgspec.to_builtins(config))
+
+
+def _without_passwords(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_passwords(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if "password" not in name
+    }
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:

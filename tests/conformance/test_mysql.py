@@ -69,7 +69,7 @@ def server() -> Settings:
     asyncio.run(everywhere(servers, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}"))
     own = tuple(msgspec.structs.replace(place, database=name) for place in servers.databases)
     settings = msgspec.structs.replace(servers, databases=own)
-    asyncio.run(migrate_mysql(settings))
+    asyncio.run(migrate_mysql(settings, lambda: b"sentinel"))
     return settings
 
 

@@ -24,12 +24,14 @@ async def run_server(
     stores: Stores,
     *,
     archives: bool,
+    shares_port: bool = False,
     on_listening: Callable[[Listening], None],
     on_draining: Callable[[], None],
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains; returns once everyone was told and is gone.
 
-    `archives`: whether the archiver runs in this process, too. Raises `AddressInUse`.
+    `archives`: whether the archiver runs in this process, too. `shares_port`: whether other
+    workers listen on the same one. Raises `AddressInUse`.
     """
     backbone = Backbone(stores, config.services, archives=archives)
     gateway = Gateway(backbone, config.gateway, stores.clock)
@@ -42,7 +44,7 @@ async def run_server(
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(backbone.run())
             group.create_task(gateway.run())
-            port = await gateway.listen()
+            port = await gateway.listen(shared=shares_port)
             listening = Listening(
                 f"ws://{reachable(config.gateway.host)}:{port}/v1",
                 f"http://{reachable(config.ops.host)}:{ops_port}",

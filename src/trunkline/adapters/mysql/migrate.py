@@ -82,7 +82,8 @@ async def migrate(database: Database) -> list[int]:
 
 
 async def _upgrade(database: Database, connection: Connection) -> list[int]:
-    await connection.execute(statement("schema_create"))
+    if not await connection.rows(statement("schema_table")):
+        await connection.execute(statement("schema_create"))
     ((found,),) = await connection.rows(statement("schema_version"))
     if found > newest_version():
         raise StoreNewer(

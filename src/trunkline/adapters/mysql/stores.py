@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.deployment import agree, agreed
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.hot import MysqlHotStore
 from trunkline.adapters.mysql.lists import Outbox
@@ -21,6 +22,7 @@ from trunkline.adapters.mysql.upkeep import Upkeep
 from trunkline.errors import ServerUnsafe
 from trunkline.ports.clock import Clock
 
+SENTINEL: Final = "sentinel"
 _SAFE: Final = {
     "innodb_flush_log_at_trx_commit": "1",
     "innodb_doublewrite": "ON",
@@ -34,7 +36,7 @@ class MysqlStores(msgspec.Struct, frozen=True):
     hot: MysqlHotStore
     tasks: MysqlTaskStore
     upkeep: Upkeep
-    shards: ShardMap[Database]
+    sentinel: bytes
 
 
 @asynccontextmanager
@@ -64,14 +66,22 @@ async def open_mysql(
             MysqlHotStore(shards, epochs, outbox),
             MysqlTaskStore(shards, clock, random_bits),
             Upkeep(databases, outbox, settings.resend_days),
-            shards,
+            await agreed(databases[0], SENTINEL) or b"",
         )
 
 
-async def migrate_mysql(settings: Settings) -> list[tuple[str, list[int]]]:
-    """Makes or upgrades the tables of each database; returns their names and what was made."""
+async def migrate_mysql(
+    settings: Settings, sentinel: Callable[[], bytes]
+) -> list[tuple[str, list[int]]]:
+    """Makes or upgrades the tables of each database; returns their names and what was made.
+
+    `sentinel` makes what tells at each start whether the keyring is the right one.
+    """
     async with _databases(settings, random.random) as databases:
-        return [(database.name, await migrate(database)) for database in databases]
+        made = [(database.name, await migrate(database)) for database in databases]
+        if await agreed(databases[0], SENTINEL) is None:
+            await agree(databases[0], SENTINEL, sentinel())
+        return made
 
 
 @asynccontextmanager

@@ -104,3 +104,9 @@ CREATE TABLE IF NOT EXISTS archive_task (
     error VARBINARY(64) NOT NULL DEFAULT '',
     KEY by_wait (waiting_since, ckey)
 ) ENGINE = InnoDB;
+
+-- What all workers must agree on.
+CREATE TABLE IF NOT EXISTS deployment (
+    name VARBINARY(64) NOT NULL PRIMARY KEY,
+    value VARBINARY(1024) NOT NULL
+) ENGINE = InnoDB;

@@ -30,7 +30,7 @@ SELECT shard, epoch FROM shard WHERE shard IN ({shards}) ORDER BY shard LOCK IN 
 SELECT shard, epoch FROM shard
 
 -- name: shard_insert
-INSERT IGNORE INTO shard (shard, epoch) VALUES {rows}
+INSERT INTO shard (shard, epoch) VALUES {rows} ON DUPLICATE KEY UPDATE epoch = epoch
 
 -- name: keys_of
 SELECT id, ckey FROM conversation WHERE id IN ({ids})
@@ -140,7 +140,7 @@ WHERE ckey = {key} AND seq <= (SELECT trimmed_up_to FROM conversation WHERE ckey
 LIMIT 1000
 
 -- name: task_insert
-INSERT IGNORE INTO archive_task (ckey) VALUES {rows}
+INSERT INTO archive_task (ckey) VALUES {rows} ON DUPLICATE KEY UPDATE attempts = attempts
 
 -- name: tasks_free
 SELECT waiting_since, ckey FROM archive_task WHERE not_before_ms <= {now_ms}
@@ -201,3 +201,10 @@ SELECT RELEASE_LOCK({lock})
 -- name: variables
 SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'log_bin', 'sync_binlog',
     'innodb_flush_log_at_trx_commit', 'innodb_doublewrite', 'innodb_rollback_on_timeout')
+
+-- name: deployment_put
+INSERT INTO deployment (name, value) VALUES ({key}, {value})
+ON DUPLICATE KEY UPDATE value = value
+
+-- name: deployment
+SELECT value FROM deployment WHERE name = {key}
