@@ -39,11 +39,15 @@ def withdraw(data: Path) -> None:
     (data / SERVER_FILE).unlink(missing_ok=True)
 
 
-def find_listening(data: Path) -> Listening:
-    """Where the server of a data directory listens; raises `Unreachable` if none says so."""
+def find_listening(data: Path, start: str = "") -> Listening:
+    """Where the server of a data directory listens; raises `Unreachable` if none says so.
+
+    `start`: the command that starts it, for the error.
+    """
     try:
         return msgspec.json.decode((data / SERVER_FILE).read_bytes(), type=Listening)
     except (OSError, msgspec.MsgspecError):
         raise Unreachable(
-            f"No server runs on {data}: start one with `trunkline serve --data {data}`."
+            f"No server runs on {data}: start one with "
+            f"`{start or f'trunkline serve --data {data}'}`."
         ) from None
