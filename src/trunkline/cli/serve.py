@@ -5,11 +5,18 @@ import resource
 import signal
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from trunkline.cli.main import OK
 from trunkline.cli.output import json_option, on_terminal, write_json, write_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trunkline.adapters.node.listening import Listening
+    from trunkline.config import Config
 
 
 @click.command(
@@ -63,8 +70,6 @@ def serve(
     as_json: bool,
 ) -> int:
     """Run the server: one process and one data directory, or the workers of a cluster."""
-    import asyncio
-
     import uvloop
 
     from trunkline.adapters.node.listening import Listening
@@ -111,15 +116,28 @@ def serve(
 
         uvloop.run(serve_worker(settings, on_listening=write_json))
         return OK
+    given = {"--config": config, "--data": data, "--log-level": log_level}
+    arguments = [part for name, value in given.items() if value for part in (name, str(value))]
+    return _keep_workers(
+        settings, arguments, workers or 1, archiver=not no_archiver, on_listening=on_listening
+    )
+
+
+def _keep_workers(
+    settings: "Config",
+    arguments: list[str],
+    workers: int,
+    *,
+    archiver: bool,
+    on_listening: "Callable[[Listening], None]",
+) -> int:
+    """Runs until told to stop; returns the exit code of a process that could not start."""
+    import asyncio
+
     from trunkline.app.workers import StartFailed, run_workers
 
-    given = {"--config": config, "--data": data, "--log-level": log_level}
     running = run_workers(
-        settings,
-        [part for name, value in given.items() if value for part in (name, str(value))],
-        workers=workers or 1,
-        archiver=not no_archiver,
-        on_listening=on_listening,
+        settings, arguments, workers=workers, archiver=archiver, on_listening=on_listening
     )
     try:
         asyncio.run(running)
