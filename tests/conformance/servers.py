@@ -18,12 +18,12 @@ def address_of(name: str, default: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def require_server(name: str, host: str, port: int) -> None:
+def require_server(name: str, host: str, port: int, start: str = "make cluster-up") -> None:
     """Skips the test if nothing listens there; in continuous integration (`CI=true`) it fails."""
     try:
         socket.create_connection((host, port), _CONNECT_SECONDS).close()
     except OSError as error:
-        missing = f"{name} is not at {host}:{port} ({error}): `make cluster-up` starts it"
+        missing = f"{name} is not at {host}:{port} ({error}): `{start}` starts it"
         if os.environ.get("CI") == "true":
             pytest.fail(missing, pytrace=False)
         pytest.skip(missing)
@@ -31,13 +31,23 @@ def require_server(name: str, host: str, port: int) -> None:
 
 def mariadb_servers() -> Settings:
     """Both MariaDB servers, half of the shards on each."""
-    ports = os.environ.get("TRUNKLINE_TEST_MARIADB", "33061 33062").split()
-    for port in ports:
-        require_server("MariaDB", "127.0.0.1", int(port))
+    places = [
+        address_of("mariadb1", "127.0.0.1:33061"),
+        address_of("mariadb2", "127.0.0.1:33062"),
+    ]
+    for place in places:
+        require_server("MariaDB", *place)
     return Settings(
         databases=tuple(
-            DatabaseSettings(port=int(port), shards=shards)
-            for port, shards in zip(ports, ((0, 511), (512, 1023)), strict=True)
+            DatabaseSettings(host=host, port=port, shards=shards)
+            for (host, port), shards in zip(places, ((0, 511), (512, 1023)), strict=True)
         ),
         password="trunkline",
     )
+
+
+def mysql8_server() -> Settings:
+    """Oracle's MySQL 8.0 with all shards in one database."""
+    host, port = address_of("mysql8", "127.0.0.1:33080")
+    require_server("MySQL 8.0", host, port, "deploy/local/mysql8.sh up")
+    return Settings(databases=(DatabaseSettings(host=host, port=port),), password="trunkline")

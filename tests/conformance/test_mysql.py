@@ -1,23 +1,19 @@
-"""The hot tier on a real MariaDB keeps the promises of its ports."""
+"""The hot tier on real MariaDB and MySQL servers keeps the promises of its ports."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import msgspec
 import pytest
-from servers import mariadb_servers
+from databases import database
 
 from trunkline.adapters.memory.cold import MemoryColdStore
-from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.migrate import migrate, newest_version, version
 from trunkline.adapters.mysql.settings import Settings
-from trunkline.adapters.mysql.stores import migrate_mysql, open_mysql
+from trunkline.adapters.mysql.stores import open_mysql
 from trunkline.errors import StoreNewer
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
@@ -32,51 +28,12 @@ from trunkline.testing.conformance import (
 )
 from trunkline.testing.conformance.writer import seq_of
 
-TABLES = (
-    "conversation", "message", "idempotency", "member", "outbox", "user_version",
-    "user_conversation", "endpoint_offset", "archive_task",
-)  # fmt: skip
-
 
 @dataclass
 class OpenStores:
     hot: HotStore
     tasks: TaskStore
     cold: ColdStore
-
-
-@asynccontextmanager
-async def database(settings: Settings, number: int = 0) -> AsyncIterator[Database]:
-    opened = Database(settings, settings.databases[number], lambda: 0.5)
-    try:
-        yield opened
-    finally:
-        await opened.close()
-
-
-async def everywhere(settings: Settings, *statements: str) -> None:
-    for number in range(len(settings.databases)):
-        async with database(settings, number) as opened:
-            for text in statements:
-                await opened.query(text)
-
-
-@pytest.fixture(scope="session")
-def server() -> Settings:
-    """Two databases of this process, on the two servers of deploy/local."""
-    servers = mariadb_servers()
-    name = "trunkline_test_" + re.sub(r"\W", "", os.environ.get("PYTEST_XDIST_WORKER", "main"))
-    asyncio.run(everywhere(servers, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}"))
-    own = tuple(msgspec.structs.replace(place, database=name) for place in servers.databases)
-    settings = msgspec.structs.replace(servers, databases=own)
-    asyncio.run(migrate_mysql(settings, lambda: b"sentinel"))
-    return settings
-
-
-@pytest.fixture
-def settings(server: Settings) -> Iterator[Settings]:
-    yield server
-    asyncio.run(everywhere(server, *(f"DELETE FROM {table}" for table in TABLES)))
 
 
 class MysqlMaker:

@@ -43,7 +43,7 @@ class Tiers(msgspec.Struct, frozen=True):
 async def migrate(config: Config) -> list[tuple[str, list[int]]]:
     """Makes the node's keys if there are none, and makes or upgrades the tables.
 
-    Returns each place with the versions that were made there. Raises `SchemaWrong`,
+    Returns each place with the versions that were made there. Raises `StoreNewer`,
     `StorageUnavailable`, `KeyringWrong`.
     """
     config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ async def serve_worker(config: Config, *, on_listening: Callable[[Listening], No
     """Runs one worker until SIGTERM or SIGINT, then drains it.
 
     Raises what keeps it from starting: `StorageUnavailable`, `TierUnavailable`,
-    `SchemaWrong`, `ServerUnsafe`, `KeyringMissing`, `KeyringWrong`, `AddressInUse`.
+    `StoreNotMigrated`, `StoreNewer`, `ServerUnsafe`, `KeyringMissing`, `KeyringWrong`, `AddressInUse`.
     """
     tune_interpreter()
     clock = SystemClock()

@@ -9,7 +9,7 @@ import asyncmy
 from asyncmy import errors
 
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
-from trunkline.errors import StorageFull, StorageUnavailable, TrunklineError
+from trunkline.errors import DataDamaged, StorageFull, StorageUnavailable, TrunklineError
 
 Row = tuple[Any, ...]
 
@@ -19,6 +19,10 @@ _DUPLICATE: Final = 1062
 # Server gone, lost during a query, killed, shut down, idle for too long.
 _LOST: Final = frozenset({1053, 1152, 1158, 1159, 1160, 1161, 1927, 2003, 2006, 2013, 2055, 4031})
 _FULL: Final = frozenset({1021, 1041, 1114, 3675})
+# Wrong key file, no such table, crashed, index or table corrupted, not in the engine.
+_DAMAGED: Final = frozenset({1034, 1146, 1194, 1712, 1877, 1932})
+_GOES_ON: Final = _CONTENDED | _DAMAGED | {_DUPLICATE}
+"""The statement was refused; the session is as it was."""
 
 
 class Contended(Exception):
@@ -34,9 +38,9 @@ class SessionLost(StorageUnavailable):
 
 
 class Connection:
-    """One session. After any error but a duplicate key or contention it is not used again.
+    """One session. After any error but a duplicate key, contention or damage it is not used again.
 
-    Raises `Contended`, `DuplicateKey`, `StorageFull` or `StorageUnavailable`.
+    Raises `Contended`, `DuplicateKey`, `DataDamaged`, `StorageFull` or `StorageUnavailable`.
     """
 
     def __init__(self, raw: Any, name: str, answer_seconds: float) -> None:
@@ -65,7 +69,7 @@ class Connection:
                 changed = await cursor.execute(sql)
                 found = await cursor.fetchall() if cursor.description else ()
         except Exception as error:
-            self.usable = code_of(error) in _CONTENDED or code_of(error) == _DUPLICATE
+            self.usable = code_of(error) in _GOES_ON
             raise translated(error, self._name) from error
         self.usable = True
         return changed, found
@@ -127,4 +131,6 @@ def translated(error: Exception, name: str) -> Exception:
         return DuplicateKey(str(error))
     if code in _FULL:
         return StorageFull()
+    if code in _DAMAGED:
+        return DataDamaged(f"{name}: {error}.")
     return StorageUnavailable(f"{name} refuses: {error}.")

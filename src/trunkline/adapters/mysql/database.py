@@ -23,7 +23,11 @@ T = TypeVar("T")
 _log = structlog.get_logger("trunkline.mysql")
 _SESSION: Final = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+    # Strictness; MySQL warns of it without the last three.
+    (
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,"
+        "NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO'"
+    ),
 )
 _WRITER_WAIT_SECONDS: Final = 3
 """A worker that is frozen for so long in a transaction loses its locks with its session."""

@@ -24,12 +24,15 @@ CONVERSATION_COLUMNS = 12
 
 
 def conversation_of(row: Row) -> Conversation:
-    """The conversation of a row."""
-    return Conversation(
-        ConversationKey(row[0]), ConversationId(row[1].decode()), _conversation_kind(row[2]),
-        bytes(row[3]), Seq(row[4]), row[5], from_bytes(row[6]), Seq(row[7]), Seq(row[8]), row[9],
-        row[10], bytes(row[11]),
-    )  # fmt: skip
+    """The conversation of a row; like all of these it raises `DataDamaged` if that is none."""
+    try:
+        return Conversation(
+            ConversationKey(row[0]), ConversationId(row[1].decode()), _conversation_kind(row[2]),
+            bytes(row[3]), Seq(row[4]), row[5], from_bytes(row[6]), Seq(row[7]), Seq(row[8]),
+            row[9], row[10], bytes(row[11]),
+        )  # fmt: skip
+    except UnicodeDecodeError:
+        raise DataDamaged(f"The conversation {row[0]:#018x} has the id {row[1]!r}.") from None
 
 
 def conversation_columns(c: Conversation) -> tuple[Value, ...]:
@@ -42,10 +45,13 @@ def conversation_columns(c: Conversation) -> tuple[Value, ...]:
 
 def member_of(row: Row) -> Member:
     """The member of a row, whose first column is the conversation's key."""
-    return Member(
-        UserId(row[1].decode()), Seq(row[2]), from_bytes(row[3]), row[4], Seq(row[5]),
-        from_bytes(row[6]), row[7], Seq(row[8]), row[9],
-    )  # fmt: skip
+    try:
+        return Member(
+            UserId(row[1].decode()), Seq(row[2]), from_bytes(row[3]), row[4], Seq(row[5]),
+            from_bytes(row[6]), row[7], Seq(row[8]), row[9],
+        )  # fmt: skip
+    except UnicodeDecodeError:
+        raise DataDamaged(f"The conversation {row[0]:#018x} has the member {row[1]!r}.") from None
 
 
 def member_columns(key: ConversationKey, m: Member) -> tuple[Value, ...]:
@@ -58,10 +64,13 @@ def member_columns(key: ConversationKey, m: Member) -> tuple[Value, ...]:
 
 def entry_of(row: Row) -> StoredEntry:
     """The entry of a row without its key."""
-    return StoredEntry(
-        Seq(row[0]), UserId(row[1].decode()), ClientMessageId(row[2].decode()), _kind(row[3]),
-        row[4], Seq(row[5]), row[6], bytes(row[7]), bytes(row[8]), bytes(row[9]),
-    )  # fmt: skip
+    try:
+        return StoredEntry(
+            Seq(row[0]), UserId(row[1].decode()), ClientMessageId(row[2].decode()), _kind(row[3]),
+            row[4], Seq(row[5]), row[6], bytes(row[7]), bytes(row[8]), bytes(row[9]),
+        )  # fmt: skip
+    except UnicodeDecodeError:
+        raise DataDamaged(f"Entry {row[0]} is of {row[1]!r} and has the id {row[2]!r}.") from None
 
 
 def entry_columns(key: ConversationKey, e: StoredEntry) -> tuple[Value, ...]:

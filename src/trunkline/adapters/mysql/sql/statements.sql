@@ -208,3 +208,42 @@ ON DUPLICATE KEY UPDATE value = value
 
 -- name: deployment
 SELECT value FROM deployment WHERE name = {key}
+
+-- name: snapshot_start
+START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY
+
+-- name: inspect_keys
+SELECT DISTINCT ckey FROM {table} WHERE ckey >= {first} ORDER BY ckey LIMIT {limit}
+
+-- name: inspect_outside
+SELECT DISTINCT ckey FROM {table} WHERE ckey < {first} OR ckey > {last} ORDER BY ckey LIMIT {limit}
+
+-- name: inspect_messages
+SELECT seq, sender, client_message_id, kind, time_ms, refers_to, countable, entry_hash, digest,
+    sealed
+FROM message WHERE ckey = {key} AND seq >= {first} ORDER BY seq LIMIT {limit}
+
+-- name: inspect_known_ids
+SELECT sender, client_message_id, seq FROM idempotency
+WHERE ckey = {key} AND (sender > {sender} OR (sender = {sender} AND client_message_id >= {id}))
+ORDER BY sender, client_message_id LIMIT {limit}
+
+-- name: inspect_listings
+SELECT user, id, version FROM user_conversation WHERE ckey = {key} ORDER BY user
+
+-- name: inspect_offsets
+SELECT user, endpoint, seq FROM endpoint_offset WHERE ckey = {key} ORDER BY user, endpoint
+
+-- name: inspect_outbox
+SELECT ckey, user, id FROM outbox
+
+-- name: inspect_versions
+SELECT c.user, MAX(c.version), COALESCE(MAX(v.version), 0)
+FROM user_conversation c LEFT JOIN user_version v ON v.user = c.user
+WHERE c.user >= {first} GROUP BY c.user ORDER BY c.user LIMIT {limit}
+
+-- name: inspect_users
+SELECT DISTINCT user FROM {table} WHERE user >= {first} ORDER BY user LIMIT {limit}
+
+-- name: check_table
+CHECK TABLE {table}
