@@ -16,16 +16,19 @@ from trunkline.adapters.jwt import JwtAuthenticator
 from trunkline.adapters.keyring import KeyringSealer
 from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.clock import SystemClock
+from trunkline.adapters.mysql.inspection import MysqlInspection
 from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
 from trunkline.adapters.node.listening import Listening
 from trunkline.app.keys import open_node_sealer, open_token_keys
 from trunkline.app.serving import reachable, run_server, stop_on_signals, tune_interpreter
 from trunkline.config import Config
+from trunkline.core.auditing import AuditReport
 from trunkline.errors import KeyringWrong
 from trunkline.http.ops import serve_ops
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.clock import Clock
 from trunkline.services.archiver import Archiver
+from trunkline.services.audit import Audit
 from trunkline.services.backbone import Stores
 from trunkline.services.metrics import Metrics
 
@@ -60,8 +63,8 @@ async def migrate(config: Config) -> list[tuple[str, list[int]]]:
 async def serve_worker(config: Config, *, on_listening: Callable[[Listening], None]) -> None:
     """Runs one worker until SIGTERM or SIGINT, then drains it.
 
-    Raises what keeps it from starting: `StorageUnavailable`, `TierUnavailable`,
-    `StoreNotMigrated`, `StoreNewer`, `ServerUnsafe`, `KeyringMissing`, `KeyringWrong`, `AddressInUse`.
+    Raises what keeps it from starting: `StorageUnavailable`, `StoreNotMigrated`,
+    `StoreNewer`, `ServerUnsafe`, `KeyringMissing`, `KeyringWrong`, `AddressInUse`.
     """
     tune_interpreter()
     clock = SystemClock()
@@ -98,6 +101,18 @@ async def archive(config: Config, *, on_listening: Callable[[Listening], None]) 
             await stopping.wait()
             archiver.close()
     _log.info("stopped")
+
+
+async def audit(config: Config) -> AuditReport:
+    """Checks all that the tiers hold, as one moment of each database shows it.
+
+    Nobody should write meanwhile: the databases' moments are not the same one. Raises where
+    nothing could be looked at: `StorageUnavailable`, `StoreNotMigrated`, `KeyringMissing`.
+    """
+    sealer = open_node_sealer(config.data_path, create=False)
+    # The hot tier's moment first: what it lacks by then, the cold one has for good.
+    async with MysqlInspection(config.mysql) as hot, open_hbase(config.hbase) as cold:
+        return await Audit(hot, cold.inspection, sealer, SystemClock()).run()
 
 
 @asynccontextmanager
