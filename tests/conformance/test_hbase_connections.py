@@ -152,13 +152,26 @@ async def test_an_answer_that_drips_is_given_up_in_time(
 async def test_no_more_connections_are_open_than_the_settings_say(
     open_through: Callable[..., Any], proxy: Proxy
 ) -> None:
-    """However many ask; who waits for a turn too long is told so."""
+    """However many ask."""
     async with open_through(connections=3) as tier:
         await tier.cold.put([one_of(key) for key in range(30)], [])
         proxy.latency_seconds = (0.001, 0.01)
         found = await asyncio.gather(*(read(tier, key) for key in range(30)))
         assert found == [[one_of(key)] for key in range(30)]
         assert proxy.most_open <= 3
+
+
+async def test_who_waits_for_a_turn_too_long_is_told_so(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Given one connection and a silent server, when two ask, then neither waits for ever."""
+    async with open_through(**HASTY, connections=1) as tier:
+        proxy.pause()
+        first = asyncio.ensure_future(read(tier, 1))
+        await proxy.until_held(seconds=5)
+        with pytest.raises(TierUnavailable, match="busy"):
+            await read(tier, 2)
+        await unavailable(first)
 
 
 async def test_a_cancelled_question_takes_its_connection_along(
