@@ -219,11 +219,17 @@ async def test_metadata_that_is_not_the_conversations_is_damage(
             await tier.inspection.metadata(KEY)
 
 
-async def test_a_row_key_that_is_none_is_told_after_the_keys(hbase: Settings) -> None:
+OF_ANOTHER_HASH = b"\xff\xff" + rows.put_segment(segment(1, 9, 4)).row[2:]
+
+
+@pytest.mark.parametrize(
+    "row", [b"\0" * 26, b"\xff", OF_ANOTHER_HASH], ids=["no range", "short", "other hash"]
+)
+async def test_a_row_key_that_is_none_is_told_after_the_keys(hbase: Settings, row: bytes) -> None:
     """What the others name comes all the same."""
     async with open_hbase(hbase) as tier:
         await tier.cold.put([segment(1, 9, key) for key in (1, 2, 3)], [])
-        await hbase_tables.put_row(hbase, b"\x00" * 26, {b"h": b"h"})
+        await hbase_tables.put_row(hbase, row, {b"h": b"h"})
         found = tier.cold.keys()
         assert [await anext(found) for _ in range(3)] == [1, 2, 3]
         with pytest.raises(DataDamaged):

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from trunkline.adapters.hbase.idl import idl
+from trunkline.adapters.hbase.inspection import HbaseColdInspection
 from trunkline.adapters.hbase.layout import table_name
 from trunkline.adapters.hbase.migrate import migrate_hbase
 from trunkline.adapters.hbase.opening import open_hbase
@@ -51,6 +52,9 @@ async def test_a_table_that_is_not_there_is_made_once(absent: Settings) -> None:
     with pytest.raises(StoreNotMigrated, match="trunkline migrate"):
         async with open_hbase(absent):
             pass
+    async with connected(absent, random.Random()) as pool:
+        (fault,) = await HbaseColdInspection(pool, absent.table).faults()
+    assert "trunkline migrate" in fault.what
     assert await migrate_hbase(absent)
     assert not await migrate_hbase(absent)
     async with open_hbase(absent) as tier:
