@@ -17,9 +17,9 @@ from trunkline.errors import (
     TrunklineError,
 )
 from trunkline.model import ConversationId, Draft, UserId
-from trunkline.ports.cached import CachedTier
 from trunkline.ports.clock import Clock
 from trunkline.ports.hot import HotStore
+from trunkline.services.crossing import AfterCommit
 from trunkline.services.fanout import FanOut, Item
 from trunkline.services.metrics import Metrics
 from trunkline.services.registry import Connection
@@ -35,9 +35,9 @@ class AppendService:
     def __init__(
         self,
         hot: HotStore,
-        cached: CachedTier,
         planner: AppendPlanner,
         fanout: FanOut,
+        after: AfterCommit,
         clock: Clock,
         metrics: Metrics,
         *,
@@ -45,9 +45,9 @@ class AppendService:
         batch_drafts: int,
     ) -> None:
         self._hot = hot
-        self._cached = cached
         self._decide = planner.decide
         self._fanout = fanout
+        self._after = after
         self._clock = clock
         self._metrics = metrics
         self._queue_drafts = queue_drafts
@@ -126,10 +126,10 @@ class AppendService:
             return
         self._metrics.append_seconds.observe(self._clock.monotonic() - started)
         self._metrics.entries.inc(sum(len(write.entries) for write in decision.writes))
-        await self._cached.append(decision.writes)
+        others = await self._after.append(items, decision)
         if self._unknown:
             await self._regroup()
-        self._fanout.deliver(items, decision)
+        self._after.deliver(items, decision, others)
 
     def _remember_unknown(self, items: list[Item]) -> None:
         for draft, _ in items:

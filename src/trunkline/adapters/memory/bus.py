@@ -93,6 +93,14 @@ class MemoryHub:
             inbox.packets.clear()
             inbox.put(None)
 
+    def heal(self) -> None:
+        """From now on everything arrives."""
+        self.loses = 0.0
+        self.lose_next = 0
+        self.is_down = False
+        for worker in self._inboxes:
+            self.mend(worker)
+
     # --- what the adapters below ask --------------------------------------------------------
 
     def publish(self, sender: WorkerId, receiver: WorkerId, packet: bytes) -> bool:
