@@ -62,7 +62,7 @@ TINY: Final = ServiceSettings(
     sends_per_second=200.0,
     send_burst=50,
     offsets_write_seconds=0.7,
-    sweep_seconds=20.0,
+    sweep_seconds=90.0,
 )
 """Limits so small that everything that happens at a limit happens all the time."""
 TINY_CACHE: Final = CachedSettings(conversation_entries=5, entries=25, idle_seconds=3.0, offsets=12)

@@ -31,6 +31,10 @@ WORKERS: Final = (1, 1, 2, 2, 3)
 TROUBLE_SECONDS: Final = (6.0, 18.0)
 HEALED_SECONDS: Final = 240.0
 """A half-open connection, a request on it, and the longest pause before the next try."""
+SILENCES: Final = 4
+SILENT_SECONDS: Final = 12.0
+"""A beat, a comparison, a sync, a pull; much less than the sweep takes."""
+_ACT_SECONDS: Final = 60.0
 _CHECK_SECONDS: Final = 2.0
 _DOWN_SECONDS: Final = 1.5
 _SYNC_SECONDS: Final = (0.002, 0.01, 0.05, 0.2)
@@ -127,14 +131,16 @@ class World:
         await self._trouble()
         self._note("healed")
         self._heal()
-        lack = await self._lack_after_healing()
+        lack = await self._lack_within(HEALED_SECONDS)
+        if self.workers > 1 and not lack:
+            lack = await self._lack_after_silence()
         for life in lives:
             life.cancel()
         await asyncio.wait(lives)
         history = await self._history()
         self.oracle.judge(history)
         if lack:
-            raise Broken(f"not complete after {HEALED_SECONDS:.0f} s: {'; '.join(lack[:5])}")
+            raise Broken(f"not complete in time: {'; '.join(lack[:5])}")
         self._note("complete")
         await self._archive_all()
         await judge_cold_metadata(history, self._server.hot, self._server.inner_cold)
@@ -320,9 +326,32 @@ class World:
 
     # --- the end --------------------------------------------------------------------------------
 
-    async def _lack_after_healing(self) -> list[str]:
+    async def _lack_after_silence(self) -> list[str]:
+        """The same, after something was lost between workers and nothing came behind it."""
+        hub = self._server.hub
+        for _ in range(SILENCES):
+            name = self._random.choice(("say", "say", "say_in_group", "add", "remove", "mark"))
+            fault = self._random.choice(("packets", "packets", "subscription", "tier"))
+            self._note(f"{name}, then silence; lost: {fault}")
+            if fault == "packets":
+                hub.loses = 1.0
+            elif fault == "subscription":
+                for worker in self._server.workers:
+                    hub.cut(worker)
+            else:
+                hub.is_down = True
+            async with asyncio.timeout(_ACT_SECONDS):
+                await self._random.choice(self._devices).act(name)
+            await asyncio.sleep(self._random.uniform(0.0, 1.0))
+            hub.heal()
+            lack = await self._lack_within(SILENT_SECONDS)
+            if lack:
+                return lack
+        return []
+
+    async def _lack_within(self, seconds: float) -> list[str]:
         """Liveness: what endpoints lack after a bounded time; nothing, and at once, is right."""
-        deadline = self.loop.time() + HEALED_SECONDS
+        deadline = self.loop.time() + seconds
         while True:
             lack = [text for d in self._devices for text in await lacking(d, self._server.hot)]
             if self.oracle.broken:
