@@ -5,7 +5,6 @@ compares everything once in a while. What could not be published is told once th
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final
@@ -73,7 +72,7 @@ class Repairs:
         self._renew = self._everything = False
         self._swept: list[ConversationKey] = []
         self._swept_users: list[UserId] = []
-        self._share = self._user_share = 0
+        self._sweep_ticks = 0
         self._wake = asyncio.Event()
         self.heard_of: Callable[[], Sequence[WorkerId]] = tuple
         publisher.lost = self.unpublished
@@ -147,15 +146,15 @@ class Repairs:
 
     def _sweep(self) -> None:
         """Takes the next share of everything that is watched, so that a sweep ends in time."""
-        if not self._swept and not self._swept_users:
+        self._sweep_ticks -= 1
+        if self._sweep_ticks < 0:
+            self._sweep_ticks = max(1, int(self._sweep_seconds / _TICK_SECONDS))
             self._swept, self._swept_users = self._registry.keys(), self._watching.served()
-            ticks = max(1.0, self._sweep_seconds / _TICK_SECONDS)
-            self._share = math.ceil(len(self._swept) / ticks)
-            self._user_share = math.ceil(len(self._swept_users) / ticks)
-        for _ in range(min(self._share, len(self._swept))):
-            self._keys[self._swept.pop()] = None
-        for _ in range(min(self._user_share, len(self._swept_users))):
-            self._users[self._swept_users.pop()] = None
+        keys, users, left = self._swept, self._swept_users, self._sweep_ticks
+        for _ in range(len(keys) // (left + 1)):
+            self._keys[keys.pop()] = None
+        for _ in range(len(users) // (left + 1)):
+            self._users[users.pop()] = None
 
     async def _compare(self, keys: Sequence[ConversationKey]) -> None:
         ahead: list[Conversation] = []

@@ -34,6 +34,7 @@ HEALED_SECONDS: Final = 240.0
 SILENCES: Final = 4
 SILENT_SECONDS: Final = 12.0
 """A beat, a comparison, a sync, a pull; much less than the sweep takes."""
+_LAST_ACTS: Final = ("say", "say_in_group", "add", "add", "remove", "mark", "mark")
 _ACT_SECONDS: Final = 60.0
 _CHECK_SECONDS: Final = 2.0
 _DOWN_SECONDS: Final = 1.5
@@ -330,7 +331,9 @@ class World:
         """The same, after something was lost between workers and nothing came behind it."""
         hub = self._server.hub
         for _ in range(SILENCES):
-            name = self._random.choice(("say", "say", "say_in_group", "add", "remove", "mark"))
+            name = self._random.choice(
+                ("say", "say_in_group", "add", "add", "remove", "mark", "mark")
+            )
             fault = self._random.choice(("packets", "packets", "subscription", "tier"))
             self._note(f"{name}, then silence; lost: {fault}")
             if fault == "packets":
