@@ -1,20 +1,36 @@
 """CachedTier: heads, newest entries and read offsets in memory (DESIGN section 5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from trunkline.core.appending import ConversationWrite
-from trunkline.model import ConversationKey, EndpointId, OffsetMove, Seq, StoredEntry, UserId
+from trunkline.model import (
+    ConversationKey,
+    EndpointId,
+    OffsetMove,
+    Seq,
+    StoredEntry,
+    UserId,
+    WorkerId,
+)
 
 
 class CachedTier(Protocol):
-    """A copy that may vanish at any moment: its loss costs time, never data."""
+    """A copy that may vanish at any moment: its loss costs time, never data.
 
-    async def append(self, writes: Sequence[ConversationWrite]) -> None:
-        """Takes over what a batch committed.
+    It also knows which workers watch a conversation, that is, have to be told what is
+    committed there. Every method but `append` swallows a tier that does not answer.
+    """
+
+    async def append(
+        self, writes: Sequence[ConversationWrite]
+    ) -> Mapping[ConversationKey, Collection[WorkerId]]:
+        """Takes over what a batch committed; returns which OTHER workers watch each conversation.
 
         Ignores what is at or below the cached head, appends head+1; after a gap drops
-        the entries and only raises the head.
+        the entries and only raises the head. So a write without entries raises a head that
+        is behind, and asks who watches. Conversations that nobody else watches are absent.
+        Raises `TierUnavailable` when the tier did not answer within its bound.
         """
         ...
 
@@ -47,4 +63,17 @@ class CachedTier(Protocol):
 
     async def evict_idle(self) -> int:
         """Drops what was idle past its time; returns the number of entries dropped."""
+        ...
+
+    async def watch(self, keys: Collection[ConversationKey]) -> None:
+        """From when it returns, this worker is named by every append to these conversations.
+
+        Thousands of keys are one call.
+        """
+        ...
+
+    async def unwatch(
+        self, keys: Collection[ConversationKey], worker: WorkerId | None = None
+    ) -> None:
+        """This worker (None), or one that is dead, is named no more."""
         ...

@@ -248,6 +248,17 @@ class MysqlHotStore:
             )
         return entries
 
+    async def rows(self, keys: Sequence[ConversationKey]) -> Sequence[Conversation]:
+        """Rows of those conversations that exist, in the keys' order: a `ports.heads.Heads`."""
+        answers = await asyncio.gather(
+            *(
+                database.query(statement("conversations", lists={"keys": literals(there)}))
+                for database, there in self._shards.by_key(keys).items()
+            )
+        )
+        found = {row.key: row for answer in answers for row in map(conversation_of, answer)}
+        return [found[key] for key in keys if key in found]
+
     async def conversations_of(
         self, user: UserId, *, changed_after: int = 0
     ) -> Sequence[UserConversation]:
