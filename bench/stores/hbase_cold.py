@@ -19,11 +19,12 @@ from thriftpy2.contrib.aio.protocol import TAsyncBinaryProtocolFactory
 from thriftpy2.contrib.aio.rpc import make_client
 from thriftpy2.contrib.aio.transport import TAsyncBufferedTransportFactory
 
-from trunkline.adapters.hbase import Settings, migrate_hbase
 from trunkline.adapters.hbase.cold import HbaseColdStore
 from trunkline.adapters.hbase.idl import idl
 from trunkline.adapters.hbase.layout import table_name
+from trunkline.adapters.hbase.migrate import migrate_hbase
 from trunkline.adapters.hbase.pool import connected
+from trunkline.adapters.hbase.settings import Settings
 from trunkline.adapters.hbase.table import Table
 from trunkline.model import ConversationKey, Digest, Segment, Seq
 

@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 pytest.register_assert_rewrite("trunkline.testing.conformance")
 
 import hbase_tables  # noqa: E402
-from servers import address_of, require_server  # noqa: E402
+from addresses import address_of, require_server  # noqa: E402
+from databases import SERVERS, emptied, made_anew  # noqa: E402
 
-from trunkline.adapters.hbase import Settings as HbaseSettings  # noqa: E402
+from trunkline.adapters.hbase.settings import Settings as HbaseSettings  # noqa: E402
 from trunkline.adapters.keyring import open_keyring  # noqa: E402
+from trunkline.adapters.mysql.settings import Settings  # noqa: E402
 from trunkline.testing.conformance import Writer  # noqa: E402
 
 
@@ -49,3 +52,16 @@ async def hbase(hbase_table: HbaseSettings) -> HbaseSettings:
     """The worker's table, with nothing in it."""
     await hbase_tables.empty(hbase_table)
     return hbase_table
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Settings:
+    """Databases of this process: two on MariaDB, one on MySQL 8.0."""
+    return asyncio.run(made_anew(SERVERS[request.param]()))
+
+
+@pytest.fixture
+def settings(server: Settings) -> Iterator[Settings]:
+    """The same, empty before and after."""
+    yield server
+    asyncio.run(emptied(server))

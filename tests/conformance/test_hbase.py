@@ -11,9 +11,11 @@ import hbase_tables
 import msgspec
 import pytest
 
-from trunkline.adapters.hbase import Settings, open_hbase, rows, table
+from trunkline.adapters.hbase import rows, table
 from trunkline.adapters.hbase.idl import idl
+from trunkline.adapters.hbase.opening import open_hbase
 from trunkline.adapters.hbase.pool import connected
+from trunkline.adapters.hbase.settings import Settings
 from trunkline.errors import DataDamaged
 from trunkline.model import (
     ColdMetadata,

@@ -13,8 +13,9 @@ import msgspec
 import pytest
 from test_hbase import segment
 
-from trunkline.adapters.hbase import HbaseTier, Settings, open_hbase
 from trunkline.adapters.hbase.connection import Connection, ConnectionLost
+from trunkline.adapters.hbase.opening import HbaseTier, open_hbase
+from trunkline.adapters.hbase.settings import Settings
 from trunkline.errors import TierUnavailable
 from trunkline.model import ConversationKey, Seq
 from trunkline.testing.proxy import Proxy

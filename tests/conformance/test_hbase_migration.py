@@ -12,11 +12,13 @@ import msgspec
 import pytest
 from test_hbase import segment
 
-from trunkline.adapters.hbase import Settings, migrate_hbase, open_hbase
 from trunkline.adapters.hbase.idl import idl
 from trunkline.adapters.hbase.inspection import HbaseColdInspection
 from trunkline.adapters.hbase.layout import table_name
+from trunkline.adapters.hbase.migrate import migrate_hbase
+from trunkline.adapters.hbase.opening import open_hbase
 from trunkline.adapters.hbase.pool import connected
+from trunkline.adapters.hbase.settings import Settings
 from trunkline.errors import ConfigInvalid, StoreNewer, StoreNotMigrated, TierUnavailable
 from trunkline.model import Seq
 from trunkline.testing.proxy import Proxy

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
-from trunkline.adapters.hbase import Settings, migrate_hbase
 from trunkline.adapters.hbase.idl import idl
 from trunkline.adapters.hbase.layout import table_name
+from trunkline.adapters.hbase.migrate import migrate_hbase
 from trunkline.adapters.hbase.pool import connected
+from trunkline.adapters.hbase.settings import Settings
 from trunkline.adapters.hbase.table import Table
 
 
