@@ -11,6 +11,7 @@ from trunkline.core.appending import (
     ConversationWrite,
     Decision,
     Known,
+    Refused,
 )
 from trunkline.core.packets import FEW_ENTRIES, membership_of, parts
 from trunkline.errors import Internal, TrunklineError
@@ -59,7 +60,7 @@ class FanOut:
                 connection.acks.append(
                     Ack(draft.client_message_id, conversation, outcome.seq, duplicate=True)
                 )
-            else:
+            elif isinstance(outcome, Refused):
                 self._refuse(draft, connection, outcome.error)
             senders[connection] = None
         for connection in senders:
