@@ -248,6 +248,19 @@ class MysqlHotStore:
             )
         return entries
 
+    async def rows(self, keys: Sequence[ConversationKey]) -> Sequence[Conversation]:
+        """Rows of those conversations that exist, in the order of `keys`; see `ports.heads`."""
+        by_database: dict[Database, list[ConversationKey]] = {}
+        for key in keys:
+            by_database.setdefault(self._shards.of_key(key), []).append(key)
+        questions = [
+            (database, statement("conversations", lists={"keys": literals(there)}))
+            for database, there in by_database.items()
+        ]
+        answers = await asyncio.gather(*(database.query(text) for database, text in questions))
+        rows = {row.key: row for answer in answers for row in map(conversation_of, answer)}
+        return [rows[key] for key in keys if key in rows]
+
     async def conversations_of(
         self, user: UserId, *, changed_after: int = 0
     ) -> Sequence[UserConversation]:
