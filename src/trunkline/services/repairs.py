@@ -34,6 +34,8 @@ _KEYS_AT_ONCE: Final = 500
 _USERS_AT_ONCE: Final = 100
 _UNPUBLISHED_MOST: Final = 10_000
 _RETRY_SECONDS: Final = 2.0
+_REST_SECONDS: Final = 1.0
+"""After everything was compared: gaps that come meanwhile make one more round, not many."""
 
 
 class Repairs:
@@ -117,10 +119,13 @@ class Repairs:
             except TimeoutError:
                 sweeps = True
             self._wake.clear()
+            rests = self._everything
             try:
                 if sweeps:
                     await self._sweep()
                 await self._repair()
+                if rests:
+                    await asyncio.sleep(_REST_SECONDS)
             except TrunklineError as error:
                 _log.warning("repair_failed", code=error.code, detail=error.detail)
                 await asyncio.sleep(_RETRY_SECONDS)
