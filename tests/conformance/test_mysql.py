@@ -19,6 +19,7 @@ from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
 from trunkline.ports.tasks import TaskStore
 from trunkline.testing.conformance import (
+    HeadsSuite,
     HotStoreSuite,
     MembershipSuite,
     ResendingSuite,
@@ -56,6 +57,9 @@ def make_store(settings: Settings) -> MysqlMaker:
 
 
 class TestHotStore(HotStoreSuite): ...
+
+
+class TestHeads(HeadsSuite): ...
 
 
 class TestMembership(MembershipSuite): ...

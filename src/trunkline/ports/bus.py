@@ -25,7 +25,8 @@ class Bus(Protocol):
         """This worker's inbox, without end.
 
         None: the subscription was made anew, or the server is another one; anything before
-        may be lost, and so may what this worker registered.
+        may be lost, and so may what this worker registered. It comes too once the server
+        answers again after a `present`, or a `watch` of the cached tier, that was swallowed.
         """
         ...
 

@@ -50,9 +50,9 @@ class Stores(msgspec.Struct, frozen=True):
     authenticator: Authenticator
     clock: Clock
     random_bits: Callable[[int], int]
-    cluster: Cluster | None = None
     lanes: int = 1
     lane_of: Callable[[ConversationId], int] = lambda _: 0
+    cluster: Cluster | None = None
 
 
 class Backbone:

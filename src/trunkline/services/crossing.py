@@ -162,14 +162,20 @@ class Crossing:
             if isinstance(outcome, Known):
                 seqs = asked.setdefault(draft.sender, {})
                 seqs[draft.conversation] = max(outcome.seq, seqs.get(draft.conversation, NO_SEQ))
+        if not asked:
+            return ()
         found: dict[ConversationKey, Conversation] = {}
         try:
-            for sender, seqs in asked.items():
-                for row, _ in (await self._hot.views(sender, list(seqs))).values():
-                    head = max(seqs[row.id], found[row.key].head if row.key in found else NO_SEQ)
-                    found[row.key] = msgspec.structs.replace(row, head=head)
+            views = await asyncio.gather(
+                *(self._hot.views(sender, list(seqs)) for sender, seqs in asked.items())
+            )
         except TrunklineError as error:
-            _log.warning("resent_not_told", code=error.code)
+            _log.warning("resent_not_told", code=error.code)  # the sweep finds it
+            return ()
+        for seqs, rows in zip(asked.values(), views, strict=True):
+            for row, _ in rows.values():
+                head = max(seqs[row.id], found[row.key].head if row.key in found else NO_SEQ)
+                found[row.key] = msgspec.structs.replace(row, head=head)
         written = {write.conversation.key for write in decision.writes}
         return [
             ConversationWrite(row, False, [], [], {})

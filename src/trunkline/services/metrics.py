@@ -66,6 +66,10 @@ class Metrics:
         self.archive_waiting = Gauge(
             "trunkline_archive_waiting", "Conversations not yet fully archived.", registry=r
         )
+        self._count_crossings(r)
+
+    def _count_crossings(self, r: CollectorRegistry) -> None:
+        """What several workers have besides."""
         self.packets = Counter(
             "trunkline_bus_packets", "Packets between workers, beats too.", ["way"], registry=r
         )

@@ -34,6 +34,8 @@ _KEYS_AT_ONCE: Final = 500
 _USERS_AT_ONCE: Final = 100
 _UNPUBLISHED_MOST: Final = 10_000
 _RETRY_SECONDS: Final = 2.0
+_REST_SECONDS: Final = 1.0
+"""After everything was compared: gaps that come meanwhile make one more round, not many."""
 
 
 class Repairs:
@@ -110,14 +112,20 @@ class Repairs:
     async def run(self) -> None:
         """Repairs until cancelled."""
         while True:
+            sweeps = False
             try:
                 async with asyncio.timeout(_TICK_SECONDS):
                     await self._wake.wait()
             except TimeoutError:
-                self._sweep()
+                sweeps = True
             self._wake.clear()
+            rests = self._everything
             try:
+                if sweeps:
+                    await self._sweep()
                 await self._repair()
+                if rests:
+                    await asyncio.sleep(_REST_SECONDS)
             except TrunklineError as error:
                 _log.warning("repair_failed", code=error.code, detail=error.detail)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -144,17 +152,20 @@ class Repairs:
         if self._users:
             self._wake.set()
 
-    def _sweep(self) -> None:
-        """Takes the next share of everything that is watched, so that a sweep ends in time."""
+    async def _sweep(self) -> None:
+        """Takes the next share of everything that is watched, to be registered again and
+        compared. A round takes half the time, since what came after its start waits for the next.
+        """
         self._sweep_ticks -= 1
         if self._sweep_ticks < 0:
-            self._sweep_ticks = max(1, int(self._sweep_seconds / _TICK_SECONDS))
+            self._sweep_ticks = max(1, int(self._sweep_seconds / 2 / _TICK_SECONDS))
             self._swept, self._swept_users = self._registry.keys(), self._watching.served()
-        keys, users, left = self._swept, self._swept_users, self._sweep_ticks
-        for _ in range(len(keys) // (left + 1)):
-            self._keys[keys.pop()] = None
-        for _ in range(len(users) // (left + 1)):
-            self._users[users.pop()] = None
+        rest = self._sweep_ticks + 1
+        keys = [self._swept.pop() for _ in range(len(self._swept) // rest)]
+        users = [self._swept_users.pop() for _ in range(len(self._swept_users) // rest)]
+        self._keys.update(dict.fromkeys(keys))
+        self._users.update(dict.fromkeys(users))
+        await self._watching.renew_some(keys, users)
 
     async def _compare(self, keys: Sequence[ConversationKey]) -> None:
         ahead: list[Conversation] = []

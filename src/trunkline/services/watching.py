@@ -78,10 +78,14 @@ class Watching:
 
     async def renew(self) -> None:
         """Registers everything again: the tier may have forgotten it."""
-        for users in portions(list(self._users)):
-            await self._bus.present(users)
-        for keys in portions(list(self._keys)):
-            await self._cached.watch(keys)
+        await self.renew_some(list(self._keys), list(self._users))
+
+    async def renew_some(self, keys: Sequence[ConversationKey], users: Sequence[UserId]) -> None:
+        """Registers these again, where they still are registered."""
+        for some_users in portions([user for user in users if user in self._users]):
+            await self._bus.present(some_users)
+        for some_keys in portions([key for key in keys if key in self._keys]):
+            await self._cached.watch(some_keys)
 
     async def run(self) -> None:
         """Takes back what nobody here needs any more, until cancelled."""

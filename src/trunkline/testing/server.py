@@ -227,7 +227,7 @@ class SimulatedServer:
             TokenIsUser(self._clock),
             self._clock,
             self._random.getrandbits,
-            cluster,
+            cluster=cluster,
         )
         worker.backbone = self.make_backbone(stores)
         self._workers.append(worker)

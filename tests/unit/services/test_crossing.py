@@ -225,6 +225,20 @@ def test_what_was_committed_while_the_tier_was_down_is_acked_and_told_afterwards
     tell(story)
 
 
+def test_who_connects_while_the_tier_is_down_is_registered_once_it_answers() -> None:
+    async def story(pair: Pair) -> None:
+        ann = await pair.connect(A, ANN)
+        await ann.create(BEN)
+        pair.hub.is_down = True
+        ben = await pair.connect(B, BEN)
+        pair.hub.is_down = False
+        await until(lambda: pair.hub.watching(key_of(pair), A))
+        await ann.say("heard")
+        await until(lambda: ben.pushed() == [2])
+
+    tell(story)
+
+
 def test_too_many_unpublished_conversations_make_the_others_compare_everything() -> None:
     async def story(pair: Pair) -> None:
         ann = await pair.connect(A, ANN)
@@ -271,7 +285,7 @@ def test_the_sweep_finds_within_its_time_what_nothing_else_told_of() -> None:
         publisher = pair.backbones[A]._crossing._publisher  # type: ignore[union-attr]
         publisher.frame = lambda frame, workers: None  # type: ignore[method-assign]
         await ann.say("its worker dies before it publishes")
-        await until(lambda: ben.notices(), 2 * 60.0)
+        await until(lambda: ben.notices(), 62.0)
 
     tell(story, sweep_seconds=60.0)
 

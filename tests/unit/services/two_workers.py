@@ -129,7 +129,7 @@ class Pair:
         stores = Stores(
             self.hot, self.hot.tasks, self._cold, self.hub.tier(worker, self.cached), self.sealer,
             TokenIsUser(), self.clock, random.Random(worker).getrandbits,
-            Cluster(worker, bus, self.hot),
+            cluster=Cluster(worker, bus, self.hot),
         )  # fmt: skip
         backbone = Backbone(stores, ServiceSettings(sweep_seconds=self._sweep_seconds))
         self.backbones[worker] = backbone

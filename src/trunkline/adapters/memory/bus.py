@@ -55,8 +55,22 @@ class MemoryHub:
         self.loses = 0.0
         self.lose_next = 0
         self.delay_seconds = 0.0
-        self.is_down = False
         self.published = 0
+        self._is_down = False
+        self._unregistered: dict[WorkerId, None] = {}
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it answers nobody."""
+        return self._is_down
+
+    @is_down.setter
+    def is_down(self, value: bool) -> None:
+        self._is_down = value
+        if not value:
+            for worker in self._unregistered:
+                self.inbox(worker).put(None)
+            self._unregistered.clear()
 
     def open(self, worker: WorkerId) -> "MemoryBus":
         """The bus as one worker sees it; its inbox is there from now on."""
@@ -118,6 +132,10 @@ class MemoryHub:
     def inbox(self, worker: WorkerId) -> _Inbox:
         """A worker's inbox; that of a dead one is never filled."""
         return self._inboxes.get(worker) or _Inbox()
+
+    def swallow(self, worker: WorkerId) -> None:
+        """The worker registered something while nobody answered: it will be told so."""
+        self._unregistered[worker] = None
 
     def register(self, worker: WorkerId, key: ConversationKey) -> None:
         """The worker watches."""
@@ -184,9 +202,11 @@ class MemoryBus:
 
     async def present(self, users: Collection[UserId]) -> None:
         """This worker serves connections of these users."""
-        if not self._hub.is_down:
-            for user in users:
-                self._hub.serving(user)[self._worker] = None
+        if self._hub.is_down:
+            self._hub.swallow(self._worker)
+            return
+        for user in users:
+            self._hub.serving(user)[self._worker] = None
 
     async def absent(self, users: Collection[UserId], worker: WorkerId | None = None) -> None:
         """This worker, or a dead one, serves these users no more."""
@@ -258,9 +278,11 @@ class SharedCachedTier:
 
     async def watch(self, keys: Collection[ConversationKey]) -> None:
         """This worker is named by every append to these conversations."""
-        if not self._hub.is_down:
-            for key in keys:
-                self._hub.register(self._worker, key)
+        if self._hub.is_down:
+            self._hub.swallow(self._worker)
+            return
+        for key in keys:
+            self._hub.register(self._worker, key)
 
     async def unwatch(
         self, keys: Collection[ConversationKey], worker: WorkerId | None = None

@@ -10,6 +10,7 @@ Each suite is a class of tests that takes its makers by a pytest fixture:
 from trunkline.testing.conformance.cached import CachedTierSuite, TierMaker
 from trunkline.testing.conformance.clock import SteppedClock
 from trunkline.testing.conformance.cold import ColdStoreSuite
+from trunkline.testing.conformance.heads import HeadsSuite
 from trunkline.testing.conformance.hot import HotStoreSuite
 from trunkline.testing.conformance.membership import MembershipSuite
 from trunkline.testing.conformance.resending import ResendingSuite
@@ -21,6 +22,7 @@ from trunkline.testing.conformance.writer import Writer
 __all__ = [
     "CachedTierSuite",
     "ColdStoreSuite",
+    "HeadsSuite",
     "HotStoreSuite",
     "MembershipSuite",
     "ResendingSuite",
