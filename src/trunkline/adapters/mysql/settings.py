@@ -50,7 +50,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _Positive, Meta(description="How often a transaction is tried that met others' locks.")
     ] = 8
     resend_days: Annotated[
-        _Positive, Meta(description="How long a client message id is known, at least 7 days.")
+        int, Meta(ge=7, description="How long a client message id is known, at least 7 days.")
     ] = 8
     accept_unsafe: Annotated[
         bool,
