@@ -12,7 +12,7 @@ import structlog
 
 from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
-from trunkline.adapters.mysql.literals import literals, rows
+from trunkline.adapters.mysql.literals import bracketed, literals, rows
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.errors import TrunklineError
@@ -51,8 +51,12 @@ class Outbox:
     async def write(self, connection: Connection, lines: Sequence[Line]) -> None:
         """Puts rows into the conversation's transaction."""
         if lines:
-            values = [(line.number, line.user, line.key, line.conversation) for line in lines]
-            await connection.execute(statement("outbox_insert", lists={"rows": rows(values)}))
+            values = ",".join(self.rows(lines))
+            await connection.execute(statement("outbox_insert", lists={"rows": values}))
+
+    def rows(self, lines: Sequence[Line]) -> list[str]:
+        """The rows in SQL."""
+        return [bracketed((line.number, line.user, line.key, line.conversation)) for line in lines]
 
     async def tell(self, origin: Database, lines: Sequence[Line]) -> None:
         """Tells the lists what was committed on `origin`; what fails is told later.

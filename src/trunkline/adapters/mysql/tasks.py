@@ -6,7 +6,7 @@ from itertools import chain
 
 from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
-from trunkline.adapters.mysql.literals import literals, rows
+from trunkline.adapters.mysql.literals import literals
 from trunkline.adapters.mysql.rows import conversation_of
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
@@ -84,9 +84,11 @@ class MysqlTaskStore:
                 if held:
                     keys = literals(held)
                     await connection.execute(statement("task_delete", lists={"keys": keys}))
-                again = [(key,) for key, row in held.items() if row.head > row.archived_up_to]
+                again = [f"({key})" for key, row in held.items() if row.head > row.archived_up_to]
                 if again:
-                    await connection.execute(statement("task_insert", lists={"rows": rows(again)}))
+                    await connection.execute(
+                        statement("task_insert", lists={"rows": ",".join(again)})
+                    )
 
             await database.transaction(work)
 
