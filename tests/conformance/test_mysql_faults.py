@@ -20,7 +20,7 @@ from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.inspection import MysqlInspection
 from trunkline.adapters.mysql.literals import rows
 from trunkline.adapters.mysql.settings import Settings
-from trunkline.adapters.mysql.stores import MysqlStores, open_mysql
+from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
 from trunkline.core.appending import Accepted, Contended, Known, Outcome
 from trunkline.core.ids import shard_hash
 from trunkline.errors import ServerUnsafe, StorageUnavailable, TrunklineError
@@ -300,6 +300,25 @@ async def test_a_patient_append_waits_for_a_held_conversation(
             assert not appending.done()
             free.set()
             assert [seq_of(o) for o in (await appending).outcomes] == [2]
+
+
+async def test_an_append_waits_for_no_conversation_but_its_own(
+    settings: Settings, writer: Writer
+) -> None:
+    """Keys of both halves of 64 bits in one database: only these rows are read and locked."""
+    place = msgspec.structs.replace(settings.databases[0], shards=(0, 1023))
+    whole = msgspec.structs.replace(settings, databases=(place,))
+    await migrate_mysql(whole)
+    created = [writer.create(f"g{i}", "ann", "c") for i in range(600)]
+    held = created[300].fresh
+    assert held is not None
+    row = f"SELECT ckey FROM conversation WHERE ckey = {held.key} FOR UPDATE"
+    async with open_mysql(whole, SteppedClock()) as stores:
+        await writer.append(stores.hot, *created)
+        async with holding(whole, 0, row), asyncio.timeout(PATIENCE_SECONDS):
+            drafts = [writer.message(f"g{i}", "ann", "m") for i in range(64)]
+            outcomes = (await stores.hot.append(drafts, writer.decide, wait=True)).outcomes
+            assert [seq_of(o) for o in outcomes] == [2] * 64
 
 
 # --- a database that is away ------------------------------------------------------------

@@ -9,6 +9,7 @@ import msgspec
 from trunkline.adapters.mysql.connection import Connection, DuplicateKey, Row
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.lists import Line, Outbox
+from trunkline.adapters.mysql.literals import keys as key_list
 from trunkline.adapters.mysql.literals import literals, rows
 from trunkline.adapters.mysql.rows import (
     conversation_of,
@@ -175,7 +176,7 @@ class AppendTransaction:
     def _locking(self, keys: Mapping[ConversationId, ConversationKey]) -> str:
         """Without those that others hold, unless it waits."""
         name = "conversations_locked" if self._wait else "conversations_free"
-        return statement(name, lists={"keys": literals(sorted(keys.values()))})
+        return statement(name, lists={"keys": key_list(sorted(keys.values()))})
 
     async def _write(
         self,

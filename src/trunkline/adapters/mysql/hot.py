@@ -14,7 +14,7 @@ from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.lists import Line, Outbox, conversations_of
-from trunkline.adapters.mysql.literals import bracketed, literals, rows
+from trunkline.adapters.mysql.literals import bracketed, keys, literals, rows
 from trunkline.adapters.mysql.rows import (
     CONVERSATION_COLUMNS,
     conversation_of,
@@ -151,8 +151,8 @@ class MysqlHotStore:
             other = highest.get((move.key, move.user))
             if other is None or other.seq < move.seq:
                 highest[move.key, move.user] = move
-        for database, keys in self._shards.by_key({key for key, _ in highest}).items():
-            there = set(keys)
+        for database, held in self._shards.by_key({key for key, _ in highest}).items():
+            there = set(held)
             moves = {pair: move for pair, move in highest.items() if move.key in there}
             await self._move_markers(database, moves)
         for database, users in self._shards.by_user({move.user for move in offsets}).items():
@@ -171,8 +171,8 @@ class MysqlHotStore:
         self, database: Database, moves: Mapping[tuple[ConversationKey, UserId], MarkerMove]
     ) -> None:
         async def work(connection: Connection) -> Sequence[Line]:
-            keys = literals(sorted({key for key, _ in moves}))
-            locked = await connection.rows(statement("conversations_locked", lists={"keys": keys}))
+            wanted = {"keys": keys(sorted({key for key, _ in moves}))}
+            locked = await connection.rows(statement("conversations_locked", lists=wanted))
             conversations = {found.key: found for found in map(conversation_of, locked)}
             pairs = rows(sorted(moves))
             values = []
