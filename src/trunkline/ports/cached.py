@@ -1,20 +1,32 @@
 """CachedTier: heads, newest entries and read offsets in memory (DESIGN section 5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from trunkline.core.appending import ConversationWrite
-from trunkline.model import ConversationKey, EndpointId, OffsetMove, Seq, StoredEntry, UserId
+from trunkline.model import (
+    ConversationKey,
+    EndpointId,
+    OffsetMove,
+    Seq,
+    StoredEntry,
+    UserId,
+    WorkerId,
+)
 
 
 class CachedTier(Protocol):
     """A copy that may vanish at any moment: its loss costs time, never data."""
 
-    async def append(self, writes: Sequence[ConversationWrite]) -> None:
-        """Takes over what a batch committed.
+    async def append(
+        self, writes: Sequence[ConversationWrite]
+    ) -> Mapping[ConversationKey, Collection[WorkerId]]:
+        """Takes over what a batch committed; returns which other workers watch what it wrote.
 
         Ignores what is at or below the cached head, appends head+1; after a gap drops
-        the entries and only raises the head.
+        the entries and only raises the head. A conversation that no other worker watches
+        is absent from the answer. Raises `TierUnavailable` when the tier did not answer
+        within its bound; some of the writes may have been taken over then.
         """
         ...
 
@@ -47,4 +59,14 @@ class CachedTier(Protocol):
 
     async def evict_idle(self) -> int:
         """Drops what was idle past its time; returns the number of entries dropped."""
+        ...
+
+    async def watch(self, keys: Collection[ConversationKey]) -> None:
+        """This worker is pushed these conversations: appends of others name it from now on."""
+        ...
+
+    async def unwatch(
+        self, keys: Collection[ConversationKey], worker: WorkerId | None = None
+    ) -> None:
+        """This worker, or one that died, is no longer pushed these conversations."""
         ...

@@ -25,6 +25,7 @@ from trunkline.model import (
     StoredEntry,
     UserConversation,
     UserId,
+    WorkerId,
 )
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.cold import ColdStore
@@ -197,10 +198,27 @@ class DelayedCached:
         self._inner = inner
         self._lag = lag
 
-    async def append(self, writes: Sequence[ConversationWrite]) -> None:
+    async def append(
+        self, writes: Sequence[ConversationWrite]
+    ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         """See the port."""
         await self._lag()
-        await self._inner.append(writes)
+        watchers = await self._inner.append(writes)
+        await self._lag()
+        return watchers
+
+    async def watch(self, keys: Collection[ConversationKey]) -> None:
+        """See the port."""
+        await self._lag()
+        await self._inner.watch(keys)
+        await self._lag()
+
+    async def unwatch(
+        self, keys: Collection[ConversationKey], worker: WorkerId | None = None
+    ) -> None:
+        """See the port."""
+        await self._lag()
+        await self._inner.unwatch(keys, worker)
         await self._lag()
 
     async def read(

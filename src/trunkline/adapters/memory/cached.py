@@ -6,14 +6,22 @@ constant per entry and per confirmed offset, amortised.
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Final
 
 import msgspec
 
 from trunkline.core.appending import ConversationWrite
-from trunkline.model import ConversationKey, EndpointId, OffsetMove, Seq, StoredEntry, UserId
+from trunkline.model import (
+    ConversationKey,
+    EndpointId,
+    OffsetMove,
+    Seq,
+    StoredEntry,
+    UserId,
+    WorkerId,
+)
 from trunkline.ports.clock import Clock
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -50,6 +58,7 @@ class CachedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 DEFAULTS: Final = CachedSettings()
+_NOBODY: Final[Mapping[ConversationKey, Collection[WorkerId]]] = {}
 _USES: Final = 16
 """Into how many steps the idle time is divided: a use is noted once a step."""
 
@@ -187,8 +196,10 @@ class MemoryCachedTier:
         """Read offsets of endpoints that are cached now."""
         return self._offset_count
 
-    async def append(self, writes: Sequence[ConversationWrite]) -> None:
-        """Takes over what a batch committed, see the port."""
+    async def append(
+        self, writes: Sequence[ConversationWrite]
+    ) -> Mapping[ConversationKey, Collection[WorkerId]]:
+        """Takes over what a batch committed, see the port; there are no other workers."""
         now = self._clock.monotonic()
         for write in writes:
             key = write.conversation.key
@@ -203,6 +214,7 @@ class MemoryCachedTier:
                 self._take_over(conversation, write)
         while self._entry_count > self._settings.entries:
             self._drop_oldest_conversation(EvictionCause.SPACE)
+        return _NOBODY
 
     async def read(
         self, key: ConversationKey, after: Seq, up_to_inclusive: Seq
@@ -285,6 +297,14 @@ class MemoryCachedTier:
                 break
             self._drop_oldest_endpoint()
         return dropped
+
+    async def watch(self, keys: Collection[ConversationKey]) -> None:
+        """Nothing to note: whoever writes is the one who pushes."""
+
+    async def unwatch(
+        self, keys: Collection[ConversationKey], worker: WorkerId | None = None
+    ) -> None:
+        """Nothing was noted."""
 
     def _take_over(self, conversation: _Conversation, write: ConversationWrite) -> None:
         head = write.conversation.head
