@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("trunkline.testing.conformance")
 
 from trunkline.adapters.keyring import open_keyring  # noqa: E402
