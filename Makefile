@@ -72,8 +72,8 @@ run: setup ## start a server, load real conversations, pull its plug twice, prin
 	@exec $(BIN)/trunkline demo
 
 .PHONY: test
-test: setup ## the whole suite
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+test: setup ## the whole suite, on real servers that are started for it
+	@deploy/local/cluster.sh with $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: cluster-up
 cluster-up: ## install and start Redis, two MariaDB and HBase, as deploy/cluster.toml names them

@@ -44,6 +44,9 @@ OFF_THE_WIRE = {
     "digest_mismatch",
     "keyring_missing",
     "local_store_wrong",
+    "server_unsafe",
+    "store_newer",
+    "store_not_migrated",
     "unreachable",
 }
 INNER = [frames.Range, frames.Limits, frames.Ack, Entry, frames.Run, frames.Changed]
@@ -73,6 +76,8 @@ def type_name(kind: inspect.Type) -> str:
             return "number"
         case inspect.BoolType():
             return "boolean"
+        case inspect.TupleType(item_types=items):
+            return " and ".join(type_name(item) for item in items)
         case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
             return f"list of {type_name(item)}"
         case inspect.DictType(key_type=key, value_type=value):
@@ -130,8 +135,14 @@ def settings_rows(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Ro
             continue
         assert isinstance(field.type, inspect.Metadata), f"{name} has no description"
         description = (field.type.extra_json_schema or {})["description"]
-        default = field.default
-        yield f"`{name}`", bounds_of(field.type), f"`{default}`", description
+        inner = field.type.type
+        if isinstance(inner, inspect.VarTupleType) and isinstance(
+            inner.item_type, inspect.StructType
+        ):
+            yield f"`{name}`", "list of tables", "one, of defaults", description
+            yield from settings_rows(inner.item_type.cls, name + "[].")
+            continue
+        yield f"`{name}`", bounds_of(field.type), f"`{field.default}`", description
 
 
 def metrics_rows() -> Iterator[Row]:

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from trunkline.adapters.hbase.settings import Settings as HbaseSettings
 from trunkline.adapters.memory.cached import CachedSettings
+from trunkline.adapters.mysql.settings import Settings as MysqlSettings
 from trunkline.adapters.sqlite.settings import Settings as SqliteSettings
 from trunkline.errors import ConfigInvalid
 from trunkline.gateway.settings import GatewaySettings
@@ -24,7 +26,18 @@ ENVIRONMENT_PREFIX = "TRUNKLINE_"
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every setting, a section for each part."""
 
-    data: Annotated[str, msgspec.Meta(description="The data directory.")] = "trunkline-data"
+    data: Annotated[
+        str,
+        msgspec.Meta(
+            description="The data directory; of a cluster's server: its keys and its address."
+        ),
+    ] = "trunkline-data"
+    tiers: Annotated[
+        Literal["embedded", "cluster"],
+        msgspec.Meta(
+            description="`embedded`: all in the data directory. `cluster`: Redis, MySQL and HBase."
+        ),
+    ] = "embedded"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         msgspec.Meta(description="From which level on events are logged."),
@@ -34,6 +47,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     services: ServiceSettings = ServiceSettings()
     cached: CachedSettings = CachedSettings()
     sqlite: SqliteSettings = SqliteSettings()
+    mysql: MysqlSettings = MysqlSettings()
+    hbase: HbaseSettings = HbaseSettings()
 
     @property
     def data_path(self) -> Path:
@@ -64,6 +79,19 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
         return msgspec.convert(values, Config, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigInvalid(f"{error}.") from None
+
+
+def shown(config: Config) -> dict[str, Any]:
+    """All settings as they count, without passwords."""
+    return _without_passwords(msgspec.to_builtins(config))
+
+
+def _without_passwords(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_passwords(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if "password" not in name
+    }
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:

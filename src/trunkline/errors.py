@@ -194,6 +194,14 @@ class TierUnavailable(StorageUnavailable):
     advice = "The tier that holds this range does not answer: retry later."
 
 
+class ShardMoved(TrunklineError):
+    """Another writer has taken the shard over: what this one would write is refused (I11)."""
+
+    code = "shard_moved"
+    retryable = True
+    advice = "The conversation's shard was taken over meanwhile: resend it with the same id."
+
+
 # --- starting, files, keys --------------------------------------------------------------
 
 
@@ -215,6 +223,23 @@ class DataDirNewer(TrunklineError):
 class DataDirInvalid(TrunklineError):
     code = "data_dir_invalid"
     advice = "This is not a data directory of Trunkline."
+
+
+class ServerUnsafe(TrunklineError):
+    """A database server is set so that it may lose what it committed."""
+
+    code = "server_unsafe"
+    advice = "Change the server's setting, or accept it with `accept_unsafe`, for a trial."
+
+
+class StoreNotMigrated(TrunklineError):
+    code = "store_not_migrated"
+    advice = "A store's tables are missing or of an older version: run `trunkline migrate`."
+
+
+class StoreNewer(TrunklineError):
+    code = "store_newer"
+    advice = "A store's tables were made by a newer version: use that one."
 
 
 class DataDamaged(TrunklineError):

@@ -1,8 +1,11 @@
-"""What all conformance tests share: assertions that explain themselves, and a writer."""
+"""What all conformance tests share: assertions that explain themselves, a writer, real servers."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,54 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("trunkline.testing.conformance")
 
+import hbase_tables  # noqa: E402
+from databases import SERVERS, emptied, made_anew  # noqa: E402
+from servers import address_of, require_server  # noqa: E402
+
+from trunkline.adapters.hbase.settings import Settings as HbaseSettings  # noqa: E402
 from trunkline.adapters.keyring import open_keyring  # noqa: E402
+from trunkline.adapters.mysql.settings import Settings  # noqa: E402
 from trunkline.testing.conformance import Writer  # noqa: E402
 
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Writer:
     return Writer(open_keyring(tmp_path / "keyring.json", create=True))
+
+
+@pytest.fixture(scope="session")
+def hbase_server(worker_id: str) -> HbaseSettings:
+    """Where HBase is; the table that it names is not made."""
+    host, port = address_of("hbase", "127.0.0.1:26092")
+    require_server("HBase", host, port)
+    return HbaseSettings(
+        host=host, port=port, table=f"trunkline_test_{worker_id}_{os.getpid()}", regions=4
+    )
+
+
+@pytest.fixture(scope="session")
+def hbase_table(hbase_server: HbaseSettings) -> Iterator[HbaseSettings]:
+    """A table of this worker's own."""
+    asyncio.run(hbase_tables.make(hbase_server))
+    yield hbase_server
+    asyncio.run(hbase_tables.drop(hbase_server))
+
+
+@pytest.fixture
+async def hbase(hbase_table: HbaseSettings) -> HbaseSettings:
+    """The worker's table, with nothing in it."""
+    await hbase_tables.empty(hbase_table)
+    return hbase_table
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Settings:
+    """Databases of this process: two on MariaDB, one on MySQL 8.0."""
+    return asyncio.run(made_anew(SERVERS[request.param]()))
+
+
+@pytest.fixture
+def settings(server: Settings) -> Iterator[Settings]:
+    """The same, empty before and after."""
+    yield server
+    asyncio.run(emptied(server))

@@ -43,7 +43,9 @@ class MaterialisingHotStore:
     def __init__(self, stores: EmbeddedStores) -> None:
         self._stores = stores
 
-    async def append(self, batch: Sequence[Draft], decide: Decide) -> Decision:
+    async def append(
+        self, batch: Sequence[Draft], decide: Decide, *, wait: bool = True
+    ) -> Decision:
         decision = await self._stores.hot.append(batch, decide)
         await self._stores.materialise()
         return decision

@@ -15,7 +15,7 @@ from random import Random
 
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.sqlite import EmbeddedStores, Settings, open_embedded
-from trunkline.app import open_sealer
+from trunkline.app.keys import open_sealer
 from trunkline.core import ids
 from trunkline.core.appending import Accepted, AppendPlanner, Known
 from trunkline.model import (

@@ -17,9 +17,9 @@ import pytest
 from stored_directory import GROUPS, SINGLE, text_of
 
 from trunkline.adapters.sqlite.directory import DataDirectory
+from trunkline.app.offline import audit_directory, export_conversation
 from trunkline.core.auditing import AuditReport
 from trunkline.errors import DataDirInvalid, DataDirLocked, InvalidInput, NotMember
-from trunkline.offline import audit_directory, export_conversation
 
 ENTRIES = 3_000
 ALL_ENTRIES = GROUPS + ENTRIES + 2 * 4 * GROUPS + 2

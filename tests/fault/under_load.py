@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Self
 
 from trunkline.adapters.jwt import TokenKeys, mint
+from trunkline.app.offline import audit_directory, export_conversation
 from trunkline.client import Client
 from trunkline.model import UserId
-from trunkline.offline import audit_directory, export_conversation
 from trunkline.replay.server_process import ServerProcess
 
 USERS = [f"user{number}" for number in range(6)]

@@ -76,7 +76,9 @@ class PushingHot(MemoryHotStore):
 
     fanout: FanOut
 
-    async def append(self, batch: Sequence[Draft], decide: Decide) -> Decision:
+    async def append(
+        self, batch: Sequence[Draft], decide: Decide, *, wait: bool = True
+    ) -> Decision:
         def decide_and_push(drafts: Sequence[Draft], state: AppendState) -> Decision:
             decision = decide(drafts, state)
             for write in decision.writes:
@@ -100,7 +102,9 @@ class PushesBeforeCommit(SimulatedServer):
 class ForgetfulHot(MemoryHotStore):
     """Knows no client message id."""
 
-    async def append(self, batch: Sequence[Draft], decide: Decide) -> Decision:
+    async def append(
+        self, batch: Sequence[Draft], decide: Decide, *, wait: bool = True
+    ) -> Decision:
         return await super().append(
             batch, lambda drafts, state: decide(drafts, msgspec.structs.replace(state, known={}))
         )
@@ -136,7 +140,8 @@ class FansOutLate(SimulatedServer):
 class ForgetsUnknownOutcomes(SimulatedServer):
     def make_backbone(self, stores: Stores) -> Backbone:
         backbone = super().make_backbone(stores)
-        backbone.append._remember_unknown = nothing  # type: ignore[method-assign]
+        for lane in backbone.append._lanes:
+            lane._remember_unknown = nothing  # type: ignore[method-assign]
         return backbone
 
 

@@ -1,11 +1,17 @@
-"""`trunkline audit`: everything that a data directory holds, checked."""
+"""`trunkline audit`: everything that a data directory or a cluster holds, checked."""
 
+import asyncio
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from trunkline.cli.main import FOUND, OK
 from trunkline.cli.output import json_option, write_json, write_lines, write_table
+
+if TYPE_CHECKING:
+    from trunkline.core.auditing import AuditReport
 
 
 @click.command(
@@ -13,25 +19,34 @@ from trunkline.cli.output import json_option, write_json, write_lines, write_tab
 Examples:
   trunkline audit chat
   trunkline audit chat --json | jq .findings
+  trunkline audit --config deploy/cluster.toml
 \b
 Checked are the promises I1, I2, I6, I9, I10, I12, I13 and I14: no hole, one content a seq,
 no double, offsets within bounds, hot and cold agree, every body opens, digests are right.
 The server must not run on DIR meanwhile. What a crash left in its journal is taken over
-first, as a start would; nothing else is changed.
+first, as a start would; nothing else is changed. A cluster is read as of one moment of each
+database; what is written meanwhile can look like a fault.
 \b
 Exit code 0: sound. 1: there are findings; each names its promise, its place and what is
 wrong there. 3: the directory is refused as a whole.
 """
 )
-@click.argument("data", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument(
+    "data", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False)
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings; of a cluster, all its tiers are checked.",
+)
 @json_option
-def audit(data: Path, as_json: bool) -> int:
-    """Check all that the data directory DIR holds against the promises."""
+def audit(data: Path | None, config: Path | None, as_json: bool) -> int:
+    """Check all that the data directory DIR, or the cluster of --config, holds."""
     from trunkline.cli.logs import configure_logs
-    from trunkline.offline import audit_directory
 
     configure_logs("warning")
-    report = audit_directory(data)
+    place, report = _audited(data, config)
     if as_json:
         write_json(report.as_json())
         return OK if report.sound else FOUND
@@ -47,8 +62,26 @@ def audit(data: Path, as_json: bool) -> int:
         ("findings", f"{report.finding_count:,}"),
         ("seconds", f"{report.seconds:,.1f}"),
     ]
-    write_table(f"Audit of {data}", rows, well=report.sound)
+    write_table(f"Audit of {place}", rows, well=report.sound)
     write_lines([f"{f.invariant} {f.code}: {f.where}: {f.what}" for f in report.findings])
     if report.finding_count > len(report.findings):
         write_lines([f"… and {report.finding_count - len(report.findings):,} more"])
     return OK if report.sound else FOUND
+
+
+def _audited(data: Path | None, config: Path | None) -> "tuple[Path, AuditReport]":
+    """What was audited, and the report."""
+    if config is not None:
+        from trunkline.config import load
+
+        settings = load(config, os.environ, {"data": data and str(data)})
+        if settings.tiers == "cluster":
+            from trunkline.app.cluster import audit as audit_cluster
+
+            return config, asyncio.run(audit_cluster(settings))
+        data = settings.data_path
+    if data is None:
+        raise click.UsageError("Name a data directory, or settings with --config.")
+    from trunkline.app.offline import audit_directory
+
+    return data, audit_directory(data)

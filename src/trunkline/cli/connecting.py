@@ -52,7 +52,7 @@ def find_access(data: Path, url: str | None, token: str | None, user: str) -> Ac
     Raises `Unreachable` if no server runs on it, `ConfigInvalid` if it has no keys.
     """
     from trunkline.adapters.jwt import TokenKeys, mint
-    from trunkline.adapters.sqlite.listening import find_listening
+    from trunkline.adapters.node.listening import find_listening
 
     if url is None:
         url = find_listening(data).url

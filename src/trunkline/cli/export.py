@@ -22,8 +22,8 @@ and content_type in its place. An entry that cannot be read is an error, never l
 @click.argument("conversation")
 def export(data: Path, conversation: str) -> None:
     """Print CONVERSATION of the data directory DIR, oldest entry first."""
+    from trunkline.app.offline import export_conversation
     from trunkline.cli.logs import configure_logs
-    from trunkline.offline import export_conversation
 
     configure_logs("warning")
     for line in export_conversation(data, conversation):

@@ -19,12 +19,15 @@ INTERRUPTED: Final = 130
 
 COMMANDS: Final = {
     "demo": ("trunkline.cli.demo", "See it work: real chat, two power cuts, a verdict."),
-    "serve": ("trunkline.cli.serve", "Run the embedded server on a data directory."),
+    "serve": ("trunkline.cli.serve", "Run the server: embedded, or the workers of a cluster."),
     "send": ("trunkline.cli.send", "Send a message and wait until it is stored."),
     "tail": ("trunkline.cli.tail", "Show a user's messages, and follow new ones."),
     "token": ("trunkline.cli.token", "Make a token that says who a user is."),
     "replay": ("trunkline.cli.replay", "Drive a file of chat through real clients and prove it."),
     "audit": ("trunkline.cli.audit", "Check all that a data directory holds."),
+    "migrate": ("trunkline.cli.migrate", "Make or upgrade the tables of a cluster."),
+    "archiver": ("trunkline.cli.archiver", "Run an archiver of a cluster."),
+    "config": ("trunkline.cli.config", "Check a settings file."),
     "export": ("trunkline.cli.export", "Print a conversation as JSON lines."),
 }
 """Each command with its module, which has it under its own name, and what it is for."""

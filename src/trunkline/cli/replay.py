@@ -1,5 +1,6 @@
 """`trunkline replay`: a file of chat through real clients, and whether everyone has it all."""
 
+import os
 from pathlib import Path
 from random import Random
 
@@ -15,6 +16,7 @@ Examples:
   trunkline replay chat.jsonl.gz
   trunkline replay chat.jsonl.gz --data chat --limit 2000 --chaos
   trunkline replay chat.jsonl.gz --url ws://127.0.0.1:8480/v1 --data chat --json
+  trunkline replay chat.jsonl.gz --config deploy/cluster.toml
 \b
 FILE holds one JSON object a line (gzip or not), in order of time:
   {"sent_at": "2011-04-17T04:18:00Z", "conversation": "tea", "kind": "group",
@@ -43,7 +45,12 @@ something is not complete; it is listed.
     metavar="FILE",
     help="The keys that sign tokens for --url (DIR/tokens.json).",
 )
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The server's.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The server's settings. Where they name a cluster, its running server is driven.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first lines.")
 @click.option(
     "--online",
@@ -75,6 +82,8 @@ def replay(
     from trunkline.replay.driving import drive_own, drive_running
     from trunkline.replay.run import Plan
 
+    if config is not None and url is None and (cluster := _running_cluster(config, data)):
+        url, data = cluster
     if url is not None and data is None and tokens is None:
         raise click.UsageError("--url needs --tokens FILE or --data DIR, to sign users' tokens.")
     if url is None and data is not None and not data.exists():
@@ -99,3 +108,18 @@ def replay(
     else:
         write_verdict(f"Replay of {file.name}", result, main_rows(result) + detail_rows(result))
     return OK if result.is_whole else FOUND
+
+
+def _running_cluster(config: Path, data: Path | None) -> tuple[str, Path] | None:
+    """Where a cluster's server listens and its keys are; None for an embedded server.
+
+    Raises `Unreachable` if the cluster's server does not run.
+    """
+    from trunkline.adapters.node.listening import find_listening
+    from trunkline.config import load
+
+    settings = load(config, os.environ, {"data": data and str(data)})
+    if settings.tiers == "embedded":
+        return None
+    found = find_listening(settings.data_path, f"trunkline serve --config {config}")
+    return found.url, settings.data_path

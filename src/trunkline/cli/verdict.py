@@ -45,7 +45,7 @@ def detail_rows(result: Result) -> Rows:
         ("local copies compared", f"{result.copies:,}"),
         ("came by push", f"{result.pushed:,}"),
         ("came by pull", f"{result.pulled:,}"),
-        ("read from cold", "?" if result.from_cold is None else f"{result.from_cold:,}"),
+        ("read from cached, hot, cold", _tiers(result)),
         ("gaps seen and pulled", f"{result.gaps_seen:,}"),
         ("duplicates dropped", f"{result.duplicates_dropped:,}"),
         ("sends resent", f"{result.resent:,}"),
@@ -59,3 +59,9 @@ def detail_rows(result: Result) -> Rows:
     rows.append(("acknowledged a second", f"{result.acked_per_second:,}"))
     rows.append(("seconds", f"{result.seconds:,.1f}"))
     return rows
+
+
+def _tiers(result: Result) -> str:
+    if result.read_from is None:
+        return "?"
+    return " ".join(f"{entries:,}" for entries in result.read_from.values())

@@ -74,7 +74,13 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     error: TrunklineError
 
 
-Outcome = Accepted | Known | Refused
+class Contended(msgspec.Struct, frozen=True, gc=False):
+    """Another worker writes this conversation right now: nothing was decided, ask again."""
+
+
+CONTENDED: Final = Contended()
+
+Outcome = Accepted | Known | Refused | Contended
 
 
 class ConversationWrite(msgspec.Struct, frozen=True, gc=False):

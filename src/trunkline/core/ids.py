@@ -66,9 +66,9 @@ def shard_of(key: ConversationKey) -> int:
     return key >> _SHARD_SHIFT
 
 
-def shard_hash(conversation: ConversationId) -> int:
-    """The shard that a conversation's key must be on, 0 to 1023: a hash of its id."""
-    digest = blake2b(conversation.encode(), digest_size=8).digest()
+def shard_hash(owner: ConversationId | UserId) -> int:
+    """The shard of a conversation's key or of a user's list, 0 to 1023: a hash of the id."""
+    digest = blake2b(owner.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % SHARDS
 
 

@@ -56,8 +56,11 @@ class Gateway:
         self._empty = asyncio.Event()
         self._closing = asyncio.Event()
 
-    async def listen(self) -> int:
-        """Opens the port and returns its number; raises `AddressInUse`."""
+    async def listen(self, *, shared: bool = False) -> int:
+        """Opens the port and returns its number; raises `AddressInUse`.
+
+        `shared`: other processes may open the same one.
+        """
         services = self.backbone.settings
         try:
             self._server = await picows.ws_create_server(
@@ -65,6 +68,7 @@ class Gateway:
                 self.settings.host,
                 self.settings.port,
                 backlog=self.settings.backlog,
+                reuse_port=shared,
                 max_frame_size=services.frame_bytes * 4,
                 read_buffer_init_size=self.settings.read_buffer_bytes,
                 websocket_handshake_timeout=services.hello_seconds,

@@ -29,13 +29,18 @@ class HotStore(Protocol):
     and `OutcomeUnknown`. What returned is on disk and readable from then on (I4).
     """
 
-    async def append(self, batch: Sequence[Draft], decide: Decide) -> Decision:
+    async def append(
+        self, batch: Sequence[Draft], decide: Decide, *, wait: bool = True
+    ) -> Decision:
         """Appends a batch as one transaction.
 
         Reads what the drafts need (conversation rows, the member rows of sender and
         named users, known client message ids), calls the pure `decide` with it, writes
         what it decided, commits. `decide` may be called again after a deadlock.
         Returns the decision that was committed; its outcomes stand in the drafts' order.
+
+        Without `wait`, a conversation that another worker holds right now is left out, with
+        the outcome `Contended`: it holds up no other.
         """
         ...
 

@@ -13,7 +13,7 @@ import msgspec
 
 from trunkline.adapters.jwt import TokenKeys
 from trunkline.adapters.jwt.tokens import TOKENS_FILE
-from trunkline.adapters.sqlite.listening import Listening
+from trunkline.adapters.node.listening import Listening
 from trunkline.errors import AddressInUse
 from trunkline.replay.chatfile import ChatFile
 from trunkline.replay.driving import minting
@@ -55,7 +55,7 @@ async def demonstration(
     try:
         listening = await server.start()
         # Without its metrics: nobody waits here for the archiver, which shows elsewhere.
-        target = Target(listening.url, None, own=True)
+        target = Target(listening.url, (), own=True)
         token_of = minting(TokenKeys.load(data / TOKENS_FILE))
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(server.watch())

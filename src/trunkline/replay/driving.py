@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -10,7 +10,7 @@ from typing import Final
 
 from trunkline.adapters.jwt import TokenKeys, mint
 from trunkline.adapters.jwt.tokens import TOKENS_FILE
-from trunkline.adapters.sqlite.listening import find_listening
+from trunkline.adapters.node.listening import find_listening
 from trunkline.errors import Unreachable
 from trunkline.model import UserId
 from trunkline.replay.chatfile import ChatFile
@@ -47,7 +47,7 @@ async def drive_running(
     Users' tokens are signed with the keys of `tokens`, or of the server's directory `data`.
     """
     keys_file = tokens if tokens is not None else (data or Path()) / TOKENS_FILE
-    target = Target(url, _ops_url(data), own=False)
+    target = Target(url, _ops_urls(data), own=False)
     token_of = minting(TokenKeys.load(keys_file))
     return await Replay(chat, target, token_of, plan, random, progress).run()
 
@@ -72,7 +72,7 @@ async def drive_own(
         stack.push_async_callback(server.stop)
         chat = chat_of()
         listening = await server.listening()
-        target = Target(listening.url, listening.ops_url, own=True)
+        target = Target(listening.url, listening.ops_urls, own=True)
         token_of = minting(TokenKeys.load(data / TOKENS_FILE))
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(server.watch())
@@ -81,10 +81,10 @@ async def drive_own(
         return result
 
 
-def _ops_url(data: Path | None) -> str | None:
+def _ops_urls(data: Path | None) -> Sequence[str]:
     if data is None:
-        return None
+        return ()
     try:
-        return find_listening(data).ops_url
+        return find_listening(data).ops_urls
     except Unreachable:
-        return None
+        return ()

@@ -24,7 +24,7 @@ class Result(msgspec.Struct, omit_defaults=False):
             meanwhile.
         copies: entries of all endpoints that were compared. `pushed` and `pulled`: by which
             way they came.
-        from_cold: entries that the server read from its cold tier; None if its metrics
+        read_from: entries that the server read from each of its tiers; None if its metrics
             cannot be reached.
         gaps_seen: gaps that made an endpoint pull. `duplicates_dropped`: entries that came
             to an endpoint more than once. `resent`: sends that were sent again.
@@ -43,7 +43,7 @@ class Result(msgspec.Struct, omit_defaults=False):
     copies: int = 0
     pushed: int = 0
     pulled: int = 0
-    from_cold: int | None = None
+    read_from: dict[str, int] | None = None
     gaps_seen: int = 0
     duplicates_dropped: int = 0
     digest_mismatches: int = 0

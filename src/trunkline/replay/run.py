@@ -26,7 +26,7 @@ from trunkline.replay.proving import Proving
 from trunkline.replay.result import Result
 from trunkline.replay.scratch import scratch_directory
 from trunkline.replay.sending import SENDERS_AT_A_TIME, Sending, Sent
-from trunkline.replay.server_metrics import read_metrics, wait_until_archived
+from trunkline.replay.server_metrics import read_sums, wait_until_archived
 from trunkline.replay.witness import Witness
 
 GATHERING_SECONDS: Final = 1.0
@@ -37,7 +37,8 @@ ACKNOWLEDGED: Final = "acknowledged"
 ARCHIVED_SECONDS: Final = 30.0
 STALLED_SECONDS: Final = 600.0
 _LOOK_SECONDS: Final = 1.0
-_FROM_COLD: Final = 'trunkline_tier_entries_total{tier="cold"}'
+_TIERS: Final = ("cached", "hot", "cold")
+_TIER_ENTRIES: Final = 'trunkline_tier_entries_total{tier="%s"}'
 _SPARE_FILES: Final = 256
 _HOT_SINGLE: Final = 80
 _HOT_GROUP: Final = 12_000
@@ -58,11 +59,11 @@ class Progress(Protocol):
 class Target(msgspec.Struct, frozen=True):
     """The server that is driven. `own`: this process started it, for itself alone.
 
-    `ops_url`: where its metrics are, if that is known.
+    `ops_urls`: where the metrics of its processes are, as far as that is known.
     """
 
     url: str
-    ops_url: str | None
+    ops_urls: Sequence[str]
     own: bool
 
 
@@ -110,6 +111,7 @@ class Replay:
         """Plays the file to its end; raises what makes it impossible to go on."""
         result = Result(len(self._chat.messages), len(self._chat.scripts), len(self._held))
         started = self._moved_at = time.monotonic()
+        before = await self._tier_entries()
         chaos = self._unruly() if self._plan.chaos else None
         with scratch_directory() as folder:
             # Local stores hold bodies in the clear, as on people's devices: never in a
@@ -136,7 +138,9 @@ class Replay:
         result.reports = dict(participants.reports)
         result.resent = counted.resent
         result.chaos = chaos.havoc if chaos is not None else None
-        result.from_cold = await self._from_cold()
+        after = await self._tier_entries()
+        if before is not None and after is not None:
+            result.read_from = {tier: after[tier] - before[tier] for tier in _TIERS}
         result.seconds = round(time.monotonic() - started, 3)
         return result
 
@@ -233,17 +237,17 @@ class Replay:
 
     async def _let_archive(self) -> None:
         """Where a conversation outgrows the hot tier: those who come after read it from cold."""
-        ops_url = self._target.ops_url
         outgrown = any(
             sum(map(len, script.texts.values()))
             > (_HOT_SINGLE if script.kind is ConversationKind.SINGLE else _HOT_GROUP)
             for script in self._chat.scripts.values()
         )
-        if outgrown and ops_url is not None:
-            await wait_until_archived(ops_url, ARCHIVED_SECONDS)
+        if outgrown and self._target.ops_urls:
+            await wait_until_archived(self._target.ops_urls, ARCHIVED_SECONDS)
 
-    async def _from_cold(self) -> int | None:
-        if self._target.ops_url is None:
+    async def _tier_entries(self) -> dict[str, int] | None:
+        """Entries that the server has read from each tier so far."""
+        metrics = await read_sums(self._target.ops_urls)
+        if metrics is None:
             return None
-        metrics = await read_metrics(self._target.ops_url)
-        return None if metrics is None else int(metrics.get(_FROM_COLD, 0.0))
+        return {tier: int(metrics.get(_TIER_ENTRIES % tier, 0.0)) for tier in _TIERS}

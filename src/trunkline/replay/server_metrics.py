@@ -3,6 +3,8 @@
 import asyncio
 import urllib.error
 import urllib.request
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final
 
 _FETCH_SECONDS: Final = 5.0
@@ -23,12 +25,23 @@ async def read_metrics(ops_url: str) -> dict[str, float] | None:
     return samples
 
 
-async def wait_until_archived(ops_url: str, seconds: float) -> bool:
+async def read_sums(ops_urls: Sequence[str]) -> dict[str, float] | None:
+    """The samples of a server's processes added up, or None unless all of them answer."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for found in await asyncio.gather(*map(read_metrics, ops_urls)):
+        if found is None:
+            return None
+        for name, value in found.items():
+            sums[name] += value
+    return dict(sums) if ops_urls else None
+
+
+async def wait_until_archived(ops_urls: Sequence[str], seconds: float) -> bool:
     """Waits until the archiver has copied all there is; returns whether it has."""
     for _ in range(int(seconds / _POLL_SECONDS)):
         # The pause comes first: what was just written is not yet counted as waiting.
         await asyncio.sleep(_POLL_SECONDS)
-        metrics = await read_metrics(ops_url)
+        metrics = await read_sums(ops_urls)
         if metrics is None:
             return False
         entries = metrics.get("trunkline_entries_total", 0.0)

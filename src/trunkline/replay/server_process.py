@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Final
 
-from trunkline.adapters.sqlite.listening import Listening, find_listening
+from trunkline.adapters.node.listening import Listening, find_listening
 from trunkline.errors import Internal, TrunklineError, Unreachable, from_code
 
 READY_SECONDS: Final = 60.0

@@ -1,32 +1,22 @@
-"""The combining writer: whatever waits becomes one transaction (DESIGN section 3, steps 2 to 5).
-
-While one batch commits, the next gathers; no timer is needed.
-"""
+"""Takes drafts, and answers them once they are committed (DESIGN section 3, steps 2 to 5)."""
 
 import asyncio
-from collections import deque
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from trunkline.core.appending import AppendPlanner
-from trunkline.errors import (
-    Internal,
-    OutcomeUnknown,
-    Overloaded,
-    ShuttingDown,
-    TrunklineError,
-)
-from trunkline.model import ConversationId, Draft, UserId
+from trunkline.core.appending import AppendPlanner, Decision
+from trunkline.errors import ShuttingDown, TrunklineError
+from trunkline.model import ConversationId, Draft
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.clock import Clock
 from trunkline.ports.hot import HotStore
 from trunkline.services.fanout import FanOut, Item
+from trunkline.services.lane import Lane, Unknown
 from trunkline.services.metrics import Metrics
 from trunkline.services.registry import Connection
 
 _log = structlog.get_logger("trunkline.append")
-_SETTLE_SECONDS = (0.5, 30.0)
-"""First and longest pause before an unknown outcome is asked for, if no draft comes."""
 
 
 class AppendService:
@@ -41,24 +31,32 @@ class AppendService:
         clock: Clock,
         metrics: Metrics,
         *,
+        lanes: int,
+        lane_of: Callable[[ConversationId], int],
         queue_drafts: int,
         batch_drafts: int,
     ) -> None:
+        """`lanes` databases are written beside each other; each has a queue of its own."""
         self._hot = hot
         self._cached = cached
-        self._decide = planner.decide
         self._fanout = fanout
-        self._clock = clock
         self._metrics = metrics
-        self._queue_drafts = queue_drafts
-        self._batch_drafts = batch_drafts
-        self._queue: deque[Item] = deque()
-        self._wake = asyncio.Event()
+        self._lane_of = lane_of
         self._draining = False
-        self._unknown: dict[tuple[ConversationId, UserId], None] = {}
-        self._settle_seconds = _SETTLE_SECONDS[0]
-        self.batches = 0
+        self._lanes = [
+            Lane(
+                hot, planner.decide, clock, metrics,
+                committed=self._committed, refuse=fanout.refuse, settled=self._regroup,
+                queue_drafts=queue_drafts, batch_drafts=batch_drafts,
+            )
+            for _ in range(lanes)
+        ]  # fmt: skip
+        metrics.append_queue.set_function(lambda: sum(lane.queued for lane in self._lanes))
+
+    @property
+    def batches(self) -> int:
         """Batches taken so far; the archiver sees the load by it."""
+        return sum(lane.batches for lane in self._lanes)
 
     def submit(self, draft: Draft, connection: Connection) -> None:
         """Queues a draft; its connection is answered after the commit.
@@ -67,80 +65,29 @@ class AppendService:
         """
         if self._draining:
             raise ShuttingDown
-        queue = self._queue
-        if len(queue) >= self._queue_drafts:
-            raise Overloaded(retry_after_seconds=0.5)
-        queue.append((draft, connection))
-        self._wake.set()
+        self._lanes[self._lane_of(draft.conversation)].submit((draft, connection))
 
     def drain(self) -> None:
         """No more drafts; `run` returns once what is queued was committed and answered."""
         self._draining = True
-        self._wake.set()
+        for lane in self._lanes:
+            lane.drain()
 
     async def run(self) -> None:
         """Commits batches until drained."""
-        while True:
-            await self._drafts_wait()
-            self._wake.clear()
-            # One turn of the loop, so that every frame readable now joins the batch.
-            await asyncio.sleep(0)
-            while self._queue:
-                await self._commit(self._take())
-            if self._draining:
-                return
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                group.create_task(lane.run())
 
-    async def _drafts_wait(self) -> None:
-        """Returns once there are drafts; what is unknown is settled meanwhile."""
-        while self._unknown and not self._wake.is_set():
-            try:
-                async with asyncio.timeout(self._settle_seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._settle_seconds = min(2 * self._settle_seconds, _SETTLE_SECONDS[1])
-                await self._commit([])
-        await self._wake.wait()
-
-    def _take(self) -> list[Item]:
-        queue = self._queue
-        taken = [queue.popleft() for _ in range(min(len(queue), self._batch_drafts))]
-        self._metrics.append_queue.set(len(queue))
-        self._metrics.append_batch.observe(len(taken))
-        self.batches += 1
-        return taken
-
-    async def _commit(self, items: list[Item]) -> None:
-        started = self._clock.monotonic()
-        try:
-            decision = await self._hot.append([draft for draft, _ in items], self._decide)
-        except TrunklineError as error:
-            _log.warning("append_failed", code=error.code, drafts=len(items), detail=error.detail)
-            if isinstance(error, OutcomeUnknown):
-                self._remember_unknown(items)
-            self._fanout.refuse(items, error)
-            return
-        except Exception:  # noqa: BLE001 - a fault of ours: logged, answered, nothing acked
-            _log.exception("append_broke", drafts=len(items))
-            self._remember_unknown(items)
-            self._fanout.refuse(items, Internal())
-            return
-        self._metrics.append_seconds.observe(self._clock.monotonic() - started)
+    async def _committed(self, items: Sequence[Item], decision: Decision) -> None:
         self._metrics.entries.inc(sum(len(write.entries) for write in decision.writes))
         await self._cached.append(decision.writes)
-        if self._unknown:
-            await self._regroup()
         self._fanout.deliver(items, decision)
 
-    def _remember_unknown(self, items: list[Item]) -> None:
-        for draft, _ in items:
-            self._unknown[draft.conversation, draft.sender] = None
-
-    async def _regroup(self) -> None:
+    async def _regroup(self, unknown: Unknown) -> None:
         """What an unknown outcome may have stored was pushed to nobody, and may have changed
         who may be pushed to: since a commit went through, the store tells (DESIGN section 3).
         """
-        unknown, self._unknown = self._unknown, {}
-        self._settle_seconds = _SETTLE_SECONDS[0]
         try:
             for conversation, sender in unknown:
                 for row, _ in (await self._hot.views(sender, (conversation,))).values():

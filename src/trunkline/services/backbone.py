@@ -9,7 +9,7 @@ from trunkline.core.appending import AppendPlanner
 from trunkline.core.ids import check_id
 from trunkline.core.session import TokenBucket
 from trunkline.errors import Overloaded, ShuttingDown, TokenOfAnotherUser
-from trunkline.model import UserId
+from trunkline.model import ConversationId, UserId
 from trunkline.ports.authenticator import Authenticator, Grant
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.clock import Clock
@@ -49,12 +49,16 @@ class Stores(msgspec.Struct, frozen=True):
     authenticator: Authenticator
     clock: Clock
     random_bits: Callable[[int], int]
+    lanes: int = 1
+    lane_of: Callable[[ConversationId], int] = lambda _: 0
 
 
 class Backbone:
     """One worker: append, fan-out, reads, sync, markers, archiver."""
 
-    def __init__(self, stores: Stores, settings: ServiceSettings) -> None:
+    def __init__(self, stores: Stores, settings: ServiceSettings, *, archives: bool = True) -> None:
+        """`archives`: whether the archiver runs here, too."""
+        self._archives = archives
         self._stores = stores
         self.settings = settings
         self.metrics = metrics = Metrics()
@@ -71,6 +75,7 @@ class Backbone:
             hot, cached,
             AppendPlanner(sealer.cipher, group_members=settings.group_members),
             FanOut(self.registry, metrics), clock, metrics,
+            lanes=stores.lanes, lane_of=stores.lane_of,
             queue_drafts=settings.append_queue, batch_drafts=settings.append_batch,
         )  # fmt: skip
         reader = Reader(
@@ -99,7 +104,8 @@ class Backbone:
             group.create_task(self._run_appends())
             group.create_task(self._offsets.run())
             group.create_task(self._evict())
-            group.create_task(self.archiver.run())
+            if self._archives:
+                group.create_task(self.archiver.run())
 
     async def _run_appends(self) -> None:
         await self.append.run()

@@ -15,6 +15,7 @@ from trunkline.core.appending import (
     Decision,
     Known,
     MembershipBody,
+    Refused,
 )
 from trunkline.errors import Internal, TrunklineError
 from trunkline.model import (
@@ -67,7 +68,7 @@ class FanOut:
                 connection.acks.append(
                     Ack(draft.client_message_id, conversation, outcome.seq, duplicate=True)
                 )
-            else:
+            elif isinstance(outcome, Refused):
                 self._refuse(draft, connection, outcome.error)
             senders[connection] = None
         for connection in senders:

@@ -36,6 +36,11 @@ class Metrics:
         self.append_queue = Gauge(
             "trunkline_append_queue_drafts", "Drafts waiting for a batch.", registry=r
         )
+        self.appends_contended = Counter(
+            "trunkline_appends_contended",
+            "Drafts whose conversation another worker held: they went on in the second lane.",
+            registry=r,
+        )
         self.pushed = Counter(
             "trunkline_pushed_entries", "Entries written to online endpoints.", registry=r
         )

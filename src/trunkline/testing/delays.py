@@ -59,10 +59,12 @@ class DelayedHot:
         self._inner = inner
         self._lag = lag
 
-    async def append(self, batch: Sequence[Draft], decide: Decide) -> Decision:
+    async def append(
+        self, batch: Sequence[Draft], decide: Decide, *, wait: bool = True
+    ) -> Decision:
         """See the port."""
         await self._lag()
-        decision = await self._inner.append(batch, decide)
+        decision = await self._inner.append(batch, decide, wait=wait)
         await self._lag()
         return decision
 

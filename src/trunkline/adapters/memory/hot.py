@@ -53,7 +53,9 @@ class MemoryHotStore:
         self._writes = writes
         self.tasks = MemoryTaskStore(state, writes, clock)
 
-    async def append(self, batch: Sequence[Draft], decide: Decide) -> Decision:
+    async def append(
+        self, batch: Sequence[Draft], decide: Decide, *, wait: bool = True
+    ) -> Decision:
         """Appends a batch as one transaction, see the port."""
         async with self._writes as writes:
             decision = decide(batch, self._state.append_state(batch))

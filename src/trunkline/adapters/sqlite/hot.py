@@ -75,7 +75,9 @@ class SqliteHotStore:
 
     # --- writing ------------------------------------------------------------------------
 
-    async def append(self, batch: Sequence[Draft], decide: Decide) -> Decision:
+    async def append(
+        self, batch: Sequence[Draft], decide: Decide, *, wait: bool = True
+    ) -> Decision:
         """Appends a batch as one transaction, see the port."""
         await self._keep_within_bound()
         await self._commits.take_turn()

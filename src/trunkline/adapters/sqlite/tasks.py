@@ -111,7 +111,7 @@ class SqliteTaskStore:
             before = await self._hot.unarchived()
             since = dict(self._state.unarchived)
             self._state.unarchived.clear()
-            self._state.unarchived.update(dict.fromkeys(before))
+            self._state.unarchived.update(dict.fromkeys(k for k in before if k not in since))
             self._state.unarchived.update(since)
             self._loaded = True
 

@@ -1,11 +1,12 @@
 """Writes into a hot store as the server does: real planner, real sealing, drafts by name."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 
 from trunkline.core import digest as digests
 from trunkline.core.appending import Accepted, AppendPlanner, Decision, Known, Outcome, Refused
 from trunkline.core.envelope import associated_data_of, opened
-from trunkline.core.ids import single_conversation_id
+from trunkline.core.ids import conversation_key, shard_hash, shard_of, single_conversation_id
 from trunkline.core.tiering import is_whole
 from trunkline.core.views import view_of
 from trunkline.model import (
@@ -28,6 +29,13 @@ from trunkline.ports.tasks import TaskStore
 
 GROUP_MEMBERS = 20
 FOREVER_SECONDS = 3_600.0
+
+
+def name_on_shard_of(key: int) -> str:
+    """A conversation id that belongs to the shard of a key."""
+    shard = shard_of(ConversationKey(key))
+    names = (f"g{key}-{number}" for number in count())
+    return next(name for name in names if shard_hash(ConversationId(name)) == shard)
 
 
 def seq_of(outcome: Outcome) -> Seq:
@@ -73,7 +81,7 @@ class Writer:
         conversation = single_conversation_id(*users)
         return self._draft(
             conversation, sender, message_id, Kind.MESSAGE, body=body, users=users,
-            fresh=self.fresh(key),
+            fresh=self.fresh(conversation, key),
         )  # fmt: skip
 
     def create(
@@ -89,7 +97,7 @@ class Writer:
         """A new group."""
         return self._draft(
             conversation, sender, message_id, Kind.CREATED, users=users, name=name,
-            fresh=self.fresh(key),
+            fresh=self.fresh(ConversationId(conversation), key),
         )  # fmt: skip
 
     def join(self, conversation: str, sender: str, message_id: str, users: Sequence[str]) -> Draft:
@@ -106,10 +114,10 @@ class Writer:
         """Renames a group."""
         return self._draft(conversation, sender, message_id, Kind.RENAMED, name=name)
 
-    def fresh(self, key: int | None = None) -> FreshKey:
-        """Material for a new conversation; keys count up in the shard with the highest number."""
+    def fresh(self, conversation: ConversationId, key: int | None = None) -> FreshKey:
+        """Material for a new conversation; keys count up in its shard."""
         if key is None:
-            key = (1023 << 54) + self._next_key
+            key = conversation_key(shard_hash(conversation), self._next_key)
             self._next_key += 1
         return FreshKey(ConversationKey(key), self.sealer.new_wrapped_key())
 

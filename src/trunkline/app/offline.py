@@ -9,7 +9,7 @@ from trunkline.adapters.keyring import KeyringSealer
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.sqlite.directory import read_format
 from trunkline.adapters.sqlite.inspect import Inspection
-from trunkline.app import SENTINEL_FILE, open_sealer
+from trunkline.app.keys import SENTINEL_FILE, open_sealer
 from trunkline.core.auditing import AuditReport, Counted, Findings
 from trunkline.errors import DataDamaged, DataDirInvalid, KeyringMissing, KeyringWrong
 from trunkline.services.audit import Audit

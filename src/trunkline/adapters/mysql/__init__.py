@@ -1,0 +1,1 @@
+"""Hot tier on MySQL 8 or MariaDB 10.11 and newer."""

@@ -1,0 +1,136 @@
+"""One session with a database, and what its errors mean."""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncmy
+from asyncmy import errors
+
+from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
+from trunkline.errors import DataDamaged, StorageFull, StorageUnavailable, TrunklineError
+
+Row = tuple[Any, ...]
+
+# Lock wait timeout, deadlock, "record has changed since last read" (MariaDB): tried again.
+_CONTENDED: Final = frozenset({1020, 1205, 1213})
+_DUPLICATE: Final = 1062
+# Server gone, lost during a query, killed, shut down, idle for too long.
+_LOST: Final = frozenset({1053, 1152, 1158, 1159, 1160, 1161, 1927, 2003, 2006, 2013, 2055, 4031})
+_FULL: Final = frozenset({1021, 1041, 1114, 3675})
+# Wrong key file, no such table, crashed, index or table corrupted, not in the engine.
+_DAMAGED: Final = frozenset({1034, 1146, 1194, 1712, 1877, 1932})
+_GOES_ON: Final = _CONTENDED | _DAMAGED | {_DUPLICATE}
+"""The statement was refused; the session is as it was."""
+
+
+class Contended(Exception):
+    """Others hold what the transaction needs: it was rolled back and is tried again."""
+
+
+class DuplicateKey(Exception):
+    """Another transaction wrote this key first."""
+
+
+class SessionLost(StorageUnavailable):
+    """The server closed the session: what was not committed is not stored."""
+
+
+class Connection:
+    """One session. After any error but a duplicate key, contention or damage it is not used again.
+
+    Raises `Contended`, `DuplicateKey`, `DataDamaged`, `StorageFull` or `StorageUnavailable`.
+    """
+
+    def __init__(self, raw: Any, name: str, answer_seconds: float) -> None:
+        self._raw = raw
+        self._name = name
+        self._answer_seconds = answer_seconds
+        self.usable = True
+        self.idle_since = 0.0
+
+    async def execute(self, sql: str) -> int:
+        """Runs a statement; returns the number of rows that it changed."""
+        return (await self._run(sql))[0]
+
+    async def rows(self, sql: str) -> Sequence[Row]:
+        """Runs a query; returns all its rows."""
+        return (await self._run(sql))[1]
+
+    async def _run(self, sql: str) -> tuple[int, Sequence[Row]]:
+        # Cut short, an answer would stay in the socket for whoever asks next.
+        usable, self.usable = self.usable, False
+        if not usable:
+            raise StorageUnavailable("This connection is not used any more.")
+        cursor = self._raw.cursor()
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                changed = await cursor.execute(sql)
+                found = await cursor.fetchall() if cursor.description else ()
+        except Exception as error:
+            self.usable = code_of(error) in _GOES_ON
+            raise translated(error, self._name) from error
+        self.usable = True
+        return changed, found
+
+    def close(self) -> None:
+        """Drops the socket."""
+        self.usable = False
+        self._raw.close()
+
+
+async def connect(
+    settings: Settings, database: DatabaseSettings, session: Sequence[str]
+) -> Connection:
+    """A connection whose session ran the statements `session`; raises `StorageUnavailable`."""
+    name = f"The database {database.host}:{database.port}/{database.database}"
+    try:
+        async with asyncio.timeout(settings.connect_seconds):
+            raw = await asyncmy.connect(
+                host=database.host, port=database.port, user=settings.user,
+                password=settings.password, db=database.database, autocommit=True,
+                charset="utf8mb4", ssl=_tls(settings),
+            )  # fmt: skip
+    except Exception as error:
+        raise translated(error, name) from error
+    connection = Connection(raw, name, settings.answer_seconds)
+    try:
+        for command in session:
+            await connection.execute(command)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    return ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else None
+
+
+def code_of(error: BaseException) -> int:
+    """The server's number of an error, 0 if it has none."""
+    code = error.args[0] if error.args else 0
+    return code if isinstance(code, int) else 0
+
+
+def translated(error: Exception, name: str) -> Exception:
+    """The error of the tree, or of this module, for an error of the driver."""
+    if isinstance(error, TrunklineError):
+        return error
+    if isinstance(error, TimeoutError):
+        return StorageUnavailable(f"{name} does not answer.")
+    code = code_of(error)
+    if isinstance(error, (OSError, EOFError)) or code in _LOST:
+        return SessionLost(f"{name} does not answer: {error}.")
+    if not isinstance(error, errors.MySQLError):
+        return error
+    if code in _CONTENDED:
+        return Contended(str(error))
+    if code == _DUPLICATE:
+        return DuplicateKey(str(error))
+    if code in _FULL:
+        return StorageFull()
+    if code in _DAMAGED:
+        return DataDamaged(f"{name}: {error}.")
+    return StorageUnavailable(f"{name} refuses: {error}.")

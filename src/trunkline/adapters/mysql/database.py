@@ -1,0 +1,161 @@
+"""One database: pools of sessions, transactions that are tried again, queries."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import structlog
+
+from trunkline.adapters.mysql.connection import (
+    Connection,
+    Contended,
+    DuplicateKey,
+    Row,
+    SessionLost,
+    connect,
+)
+from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
+from trunkline.errors import OutcomeUnknown, StorageUnavailable
+
+T = TypeVar("T")
+
+_log = structlog.get_logger("trunkline.mysql")
+_SESSION: Final = (
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    # Strictness; MySQL warns of it without the last three.
+    (
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,"
+        "NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO'"
+    ),
+)
+_WRITER_WAIT_SECONDS: Final = 3
+"""A worker that is frozen for so long in a transaction loses its locks with its session."""
+_PAUSE_SECONDS: Final = (0.005, 0.2)
+
+
+class Pool:
+    """Sessions of one kind. One that was cut short, or idle for too long, is closed."""
+
+    def __init__(
+        self, make: Callable[[], Awaitable[Connection]], most: int, idle_seconds: float
+    ) -> None:
+        self._make = make
+        self._room = asyncio.Semaphore(most)
+        self._idle_seconds = idle_seconds
+        self._idle: list[Connection] = []
+        self._closed = False
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A session for whoever asks, for as long as the context lasts."""
+        async with self._room:
+            connection = self._fresh() or await self._make()
+            try:
+                yield connection
+            finally:
+                if connection.usable and not self._closed:
+                    connection.idle_since = asyncio.get_running_loop().time()
+                    self._idle.append(connection)
+                else:
+                    connection.close()
+
+    def _fresh(self) -> Connection | None:
+        since = asyncio.get_running_loop().time() - self._idle_seconds
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle_since >= since:
+                return connection
+            connection.close()
+        return None
+
+    def close(self) -> None:
+        """Closes every session that is idle, and the others as they come back."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+
+class Database:
+    """Readers and writers of one database."""
+
+    def __init__(
+        self, settings: Settings, database: DatabaseSettings, random: Callable[[], float]
+    ) -> None:
+        """`random`: 0 to 1, for jitter."""
+        self.settings = settings
+        self.place = database
+        self.name = f"{database.host}:{database.port}/{database.database}"
+        self._random = random
+        writing = (
+            *_SESSION,
+            f"SET SESSION innodb_lock_wait_timeout = {settings.lock_wait_seconds}",
+            f"SET SESSION wait_timeout = {_WRITER_WAIT_SECONDS}",
+        )
+        self._readers = Pool(
+            lambda: connect(settings, database, _SESSION), settings.readers, idle_seconds=60.0
+        )
+        self._writers = Pool(
+            lambda: connect(settings, database, writing),
+            settings.writers,
+            idle_seconds=_WRITER_WAIT_SECONDS / 2,
+        )
+
+    async def query(self, sql: str) -> Sequence[Row]:
+        """One query of its own; again, once, if the server had closed the session."""
+        try:
+            async with self._readers.connection() as connection:
+                return await connection.rows(sql)
+        except SessionLost:
+            async with self._readers.connection() as connection:
+                return await connection.rows(sql)
+
+    async def transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Runs `work` in a transaction, again where it met others' locks or a taken key.
+
+        Raises `StorageUnavailable` (nothing was stored), `StorageFull`, or `OutcomeUnknown`
+        if the answer to the commit was lost. What `work` raises rolls back.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await self._attempt(work)
+            except (DuplicateKey, Contended, SessionLost) as error:
+                attempt += 1
+                if isinstance(error, SessionLost) and attempt > 1:
+                    raise
+                if attempt >= self.settings.attempts:
+                    raise StorageUnavailable(
+                        "Others hold what the transaction needs.", retry_after_seconds=0.5
+                    ) from error
+            least, most = _PAUSE_SECONDS
+            await asyncio.sleep(min(most, least * 2**attempt) * (0.5 + self._random()))
+
+    async def _attempt(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async with self._writers.connection() as connection:
+            await connection.execute("START TRANSACTION")
+            try:
+                result = await work(connection)
+            except BaseException:
+                await _roll_back(connection)
+                raise
+            try:
+                await connection.execute("COMMIT")
+            except StorageUnavailable as error:
+                _log.warning("commit_unanswered", database=self.name, detail=error.detail)
+                raise OutcomeUnknown from error
+            return result
+
+    async def close(self) -> None:
+        """Closes both pools."""
+        self._readers.close()
+        self._writers.close()
+
+
+async def _roll_back(connection: Connection) -> None:
+    """Ends the transaction; the server does where the session cannot be used any more."""
+    if connection.usable:
+        try:
+            await connection.execute("ROLLBACK")
+        except (StorageUnavailable, Contended):
+            connection.usable = False

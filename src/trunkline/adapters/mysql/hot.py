@@ -1,0 +1,265 @@
+"""The hot store over all databases: each question goes to whoever holds the shard."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from trunkline.adapters.mysql.append import AppendTransaction, Committing, insert
+from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.epochs import Epochs
+from trunkline.adapters.mysql.lists import Line, Outbox, conversations_of
+from trunkline.adapters.mysql.literals import literals, rows
+from trunkline.adapters.mysql.rows import (
+    CONVERSATION_COLUMNS,
+    conversation_of,
+    entry_of,
+    member_columns,
+    member_of,
+)
+from trunkline.adapters.mysql.shards import ShardMap
+from trunkline.adapters.mysql.sql import statement
+from trunkline.core.appending import Decision, Outcome, Refused
+from trunkline.errors import DataDamaged, OutcomeUnknown, ShardMoved, TrunklineError
+from trunkline.model import (
+    Conversation,
+    ConversationId,
+    ConversationKey,
+    Draft,
+    EndpointId,
+    MarkerMove,
+    Member,
+    OffsetMove,
+    Seq,
+    StoredEntry,
+    UserConversation,
+    UserId,
+)
+from trunkline.ports.hot import Decide
+
+_IDS_A_QUERY: Final = 1_000
+
+
+class MysqlHotStore:
+    """A `ports.hot.HotStore`."""
+
+    def __init__(
+        self, shards: ShardMap[Database], epochs: Mapping[Database, Epochs], outbox: Outbox
+    ) -> None:
+        self._shards = shards
+        self._epochs = epochs
+        self._outbox = outbox
+        self._unsettled: dict[Database, set[ConversationId]] = {
+            database: set() for database in shards.all
+        }
+        self._lanes = {database: number for number, database in enumerate(shards.all)}
+
+    @property
+    def lanes(self) -> int:
+        """Databases: what goes to one is appended beside what goes to another."""
+        return len(self._lanes)
+
+    def lane_of(self, conversation: ConversationId) -> int:
+        """Number of the database that holds a conversation."""
+        return self._lanes[self._shards.of_conversation(conversation)]
+
+    # --- writing ------------------------------------------------------------------------
+
+    async def append(
+        self, batch: Sequence[Draft], decide: Decide, *, wait: bool = True
+    ) -> Decision:
+        """Appends a batch, see the port; one transaction for each database in it.
+
+        Where a batch concerns many databases, what one of them refuses is refused in the
+        outcomes, since the others may have committed. An empty batch settles what had an
+        unknown outcome.
+        """
+        if not batch:
+            for database in self._shards.all:
+                await self._settle(database)
+        parts: dict[Database, list[int]] = {}
+        for position, draft in enumerate(batch):
+            parts.setdefault(self._shards.of_conversation(draft.conversation), []).append(position)
+        if len(parts) == 1:
+            return await self._append(next(iter(parts)), batch, decide, wait=wait)
+        decisions = await asyncio.gather(
+            *(
+                self._append(database, [batch[p] for p in positions], decide, wait=wait)
+                for database, positions in parts.items()
+            ),
+            return_exceptions=True,
+        )
+        outcomes: dict[int, Outcome] = {}
+        writes = []
+        for positions, decision in zip(parts.values(), decisions, strict=True):
+            if isinstance(decision, TrunklineError):
+                outcomes |= dict.fromkeys(positions, Refused(decision))
+            elif isinstance(decision, BaseException):
+                raise decision
+            else:
+                outcomes |= zip(positions, decision.outcomes, strict=True)
+                writes += decision.writes
+        return Decision([outcomes[position] for position in range(len(batch))], writes)
+
+    async def _append(
+        self, database: Database, batch: Sequence[Draft], decide: Decide, *, wait: bool
+    ) -> Decision:
+        await self._settle(database)
+        epochs = self._epochs[database]
+        work = AppendTransaction(epochs, self._outbox, batch, decide, wait=wait)
+        try:
+            committed: Committing = await database.transaction(work)
+        except (OutcomeUnknown, asyncio.CancelledError):
+            self._unsettled[database].update(draft.conversation for draft in batch)
+            raise
+        await self._outbox.tell(database, committed.told)
+        outcomes = committed.decision.outcomes
+        if any(isinstance(o, Refused) and isinstance(o.error, ShardMoved) for o in outcomes):
+            await epochs.load()
+        return committed.decision
+
+    async def _settle(self, database: Database) -> None:
+        """Makes sure that what had an unknown outcome is either there or never will be.
+
+        A lost session may still be committing: the locks of its conversations tell when it is
+        not. The transaction writes, so that its commit is confirmed as that one would be.
+        """
+        unsettled = self._unsettled[database]
+        if not unsettled:
+            return
+        ids = sorted(unsettled)
+
+        async def work(connection: Connection) -> None:
+            await connection.rows(statement("conversations_settled", lists={"ids": literals(ids)}))
+            line = self._outbox.line(UserId(""), ConversationKey(0), ConversationId(""))
+            await self._outbox.write(connection, [line])
+            await self._outbox.erase(connection, [line.number])
+
+        await database.transaction(work)
+        unsettled.difference_update(ids)
+
+    async def record(self, markers: Sequence[MarkerMove], offsets: Sequence[OffsetMove]) -> None:
+        """Moves markers and offsets forward; a lower value changes nothing (I9)."""
+        highest: dict[tuple[ConversationKey, UserId], MarkerMove] = {}
+        for move in markers:
+            other = highest.get((move.key, move.user))
+            if other is None or other.seq < move.seq:
+                highest[move.key, move.user] = move
+        for database, keys in self._shards.by_key({key for key, _ in highest}).items():
+            there = set(keys)
+            moves = {pair: move for pair, move in highest.items() if move.key in there}
+            await self._move_markers(database, moves)
+        for database, users in self._shards.by_user({move.user for move in offsets}).items():
+            concerned = set(users)
+            values = sorted(
+                (o.user, o.endpoint, o.key, o.seq) for o in offsets if o.user in concerned
+            )
+
+            async def raise_offsets(
+                connection: Connection,
+                values: Sequence[tuple[int | str | bytes, ...]] = values,
+            ) -> None:
+                await insert(connection, "offset_put", values)
+
+            await database.transaction(raise_offsets)
+
+    async def _move_markers(
+        self, database: Database, moves: Mapping[tuple[ConversationKey, UserId], MarkerMove]
+    ) -> None:
+        async def work(connection: Connection) -> Sequence[Line]:
+            keys = literals(sorted({key for key, _ in moves}))
+            locked = await connection.rows(statement("conversations_locked", lists={"keys": keys}))
+            conversations = {row.key: row for row in map(conversation_of, locked)}
+            pairs = rows(sorted(moves))
+            values = []
+            lines = []
+            for row in await connection.rows(statement("members_of", lists={"pairs": pairs})):
+                key, member = ConversationKey(row[0]), member_of(row)
+                move, conversation = moves[key, member.user], conversations.get(key)
+                if conversation is not None and member.marker < move.seq <= conversation.head:
+                    values.append(member_columns(key, member.marked(move.seq, move.countable)))
+                    lines.append(self._outbox.line(member.user, key, conversation.id))
+            await insert(connection, "member_put", values)
+            await self._outbox.write(connection, lines)
+            return lines
+
+        await self._outbox.tell(database, await database.transaction(work))
+
+    async def trim(self, trims: Sequence[tuple[ConversationKey, Seq]]) -> None:
+        """Drops entries 1..seq of each conversation; never beyond what is archived (I10)."""
+        for key, up_to in trims:
+            database = self._shards.of_key(key)
+
+            async def mark(
+                connection: Connection, key: ConversationKey = key, up_to: Seq = up_to
+            ) -> None:
+                await connection.execute(statement("trimmed", key=key, up_to=up_to))
+
+            async def drop(connection: Connection, key: ConversationKey = key) -> int:
+                return await connection.execute(statement("message_trim", key=key))
+
+            await database.transaction(mark)
+            while await database.transaction(drop):
+                pass
+
+    # --- reading ------------------------------------------------------------------------
+
+    async def views(
+        self, user: UserId, ids: Collection[ConversationId]
+    ) -> Mapping[ConversationId, tuple[Conversation, Member]]:
+        """Row and the user's member row of those conversations that know the user."""
+        questions = [
+            (database, statement("views", user=user, lists={"ids": literals(part)}))
+            for database, there in self._shards.by_conversation(ids).items()
+            for part in _parts(there)
+        ]
+        answers = await asyncio.gather(*(database.query(text) for database, text in questions))
+        found: dict[ConversationId, tuple[Conversation, Member]] = {}
+        for answer in answers:
+            for row in answer:
+                conversation = conversation_of(row[:CONVERSATION_COLUMNS])
+                found[conversation.id] = (conversation, member_of(row[CONVERSATION_COLUMNS:]))
+        return found
+
+    async def members(self, key: ConversationKey) -> Mapping[UserId, Member]:
+        """All members, present and gone."""
+        found = await self._shards.of_key(key).query(statement("members", key=key))
+        return {member.user: member for member in map(member_of, found)}
+
+    async def read(
+        self, key: ConversationKey, after: Seq, up_to_inclusive: Seq
+    ) -> Sequence[StoredEntry]:
+        """The part of after+1..up_to_inclusive that was not trimmed.
+
+        One statement, so that the row and its entries are of one moment. Raises
+        `DataDamaged` where an entry is missing: nothing is answered short (I8).
+        """
+        database = self._shards.of_key(key)
+        found = await database.query(statement("part", key=key, after=after, up_to=up_to_inclusive))
+        if not found:
+            return ()
+        head, trimmed = found[0][:2]
+        entries = [entry_of(row[2:]) for row in found if row[2] is not None]
+        first, last = max(after, trimmed) + 1, min(up_to_inclusive, head)
+        if len(entries) != max(0, last + 1 - first):
+            raise DataDamaged(
+                f"I1: {database.name} holds {len(entries)} of the entries {first} to {last} "
+                f"of {key:016x}."
+            )
+        return entries
+
+    async def conversations_of(
+        self, user: UserId, *, changed_after: int = 0
+    ) -> Sequence[UserConversation]:
+        """The user's list with version > `changed_after`, oldest change first."""
+        return await conversations_of(self._shards.of_user(user), user, changed_after)
+
+    async def offsets(self, user: UserId, endpoint: EndpointId) -> Mapping[ConversationKey, Seq]:
+        """The read offsets that are durable for one endpoint."""
+        text = statement("offsets", user=user, endpoint=endpoint)
+        found = await self._shards.of_user(user).query(text)
+        return {ConversationKey(key): Seq(seq) for key, seq in found}
+
+
+def _parts(ids: Sequence[ConversationId]) -> Sequence[Sequence[ConversationId]]:
+    return [ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY)]

@@ -1,0 +1,135 @@
+"""Users' conversation lists, and the outbox through which a conversation's transaction
+reaches them where they stand in another database.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.literals import literals, rows
+from trunkline.adapters.mysql.shards import ShardMap
+from trunkline.adapters.mysql.sql import statement
+from trunkline.errors import TrunklineError
+from trunkline.model import ConversationId, ConversationKey, UserConversation, UserId
+
+_log = structlog.get_logger("trunkline.mysql")
+_LEFT_SECONDS: Final = 5
+_LEFT_ROWS: Final = 1_000
+
+
+class Line(msgspec.Struct, frozen=True, array_like=True):
+    """A row of the outbox: this line of this user's list changed."""
+
+    number: int
+    user: UserId
+    key: ConversationKey
+    conversation: ConversationId
+
+
+class Outbox:
+    """Tells users' lists what conversations' transactions committed."""
+
+    def __init__(self, shards: ShardMap[Database], random_bits: Callable[[int], int]) -> None:
+        self._shards = shards
+        self._random_bits = random_bits
+
+    def line(self, user: UserId, key: ConversationKey, conversation: ConversationId) -> Line:
+        """A new row."""
+        return Line(self._random_bits(63), user, key, conversation)
+
+    async def write(self, connection: Connection, lines: Sequence[Line]) -> None:
+        """Puts rows into the conversation's transaction."""
+        if lines:
+            values = [(line.number, line.user, line.key, line.conversation) for line in lines]
+            await connection.execute(statement("outbox_insert", lists={"rows": rows(values)}))
+
+    async def tell(self, origin: Database, lines: Sequence[Line]) -> None:
+        """Tells the lists what was committed on `origin`; what fails is told later."""
+        if not lines:
+            return
+        holders = self._shards.by_user({line.user for line in lines})
+        told = await asyncio.gather(
+            *(
+                self._tell(holder, [line for line in lines if line.user in set(users)])
+                for holder, users in holders.items()
+            )
+        )
+        numbers = sorted(line.number for part in told for line in part)
+        if numbers:
+            await self._forget(origin, numbers)
+
+    async def tell_left(self) -> int:
+        """Tells what a worker that died, or a database that was away, left; returns the count."""
+        count = 0
+        for origin in self._shards.all:
+            text = statement("outbox_left", seconds=_LEFT_SECONDS, limit=_LEFT_ROWS)
+            found = await origin.query(text)
+            lines = [
+                Line(
+                    number, UserId(user.decode()), ConversationKey(key),
+                    ConversationId(name.decode()),
+                )
+                for number, user, key, name in found
+            ]  # fmt: skip
+            await self.tell(origin, lines)
+            count += len(lines)
+        return count
+
+    async def _tell(self, holder: Database, lines: Sequence[Line]) -> Sequence[Line]:
+        async def work(connection: Connection) -> None:
+            await _raise_versions(connection, lines)
+
+        try:
+            await holder.transaction(work)
+        except TrunklineError as error:
+            _log.warning("list_not_told", database=holder.name, code=error.code, lines=len(lines))
+            return ()
+        return lines
+
+    async def erase(self, connection: Connection, numbers: Sequence[int]) -> None:
+        """Takes rows out in a transaction on the database where they stand."""
+        await connection.execute(statement("outbox_delete", lists={"numbers": literals(numbers)}))
+
+    async def _forget(self, origin: Database, numbers: Sequence[int]) -> None:
+        async def work(connection: Connection) -> None:
+            await self.erase(connection, numbers)
+
+        try:
+            await origin.transaction(work)
+        except TrunklineError as error:
+            _log.warning("outbox_not_emptied", database=origin.name, code=error.code)
+
+
+async def _raise_versions(connection: Connection, lines: Sequence[Line]) -> None:
+    """Gives each line of a user's list the user's next version; all users in order."""
+    by_user: dict[UserId, dict[ConversationKey, ConversationId]] = defaultdict(dict)
+    for line in lines:
+        by_user[line.user][line.key] = line.conversation
+    users = sorted(by_user)
+    first = rows((user, 1) for user in users)
+    await connection.execute(statement("user_version_raise", lists={"rows": first}))
+    found = await connection.rows(statement("user_versions", lists={"users": literals(users)}))
+    versions = {UserId(user.decode()): version for user, version in found}
+    values = [
+        (user, key, conversation, versions[user])
+        for user in users
+        for key, conversation in sorted(by_user[user].items())
+    ]
+    await connection.execute(statement("user_conversation_put", lists={"rows": rows(values)}))
+
+
+async def conversations_of(
+    database: Database, user: UserId, changed_after: int
+) -> Sequence[UserConversation]:
+    """The user's list with version > `changed_after`, oldest change first."""
+    text = statement("conversations_of", user=user, version=changed_after)
+    return [
+        UserConversation(ConversationId(name.decode()), ConversationKey(key), version)
+        for name, key, version in await database.query(text)
+    ]

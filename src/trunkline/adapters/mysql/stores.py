@@ -1,0 +1,110 @@
+"""Opens the hot tier on its databases and closes it again."""
+
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import msgspec
+
+from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.deployment import agree, agreed
+from trunkline.adapters.mysql.epochs import Epochs
+from trunkline.adapters.mysql.hot import MysqlHotStore
+from trunkline.adapters.mysql.lists import Outbox
+from trunkline.adapters.mysql.migrate import check_version, migrate
+from trunkline.adapters.mysql.settings import Settings
+from trunkline.adapters.mysql.shards import ShardMap
+from trunkline.adapters.mysql.sql import statement
+from trunkline.adapters.mysql.tasks import MysqlTaskStore
+from trunkline.adapters.mysql.upkeep import Upkeep
+from trunkline.errors import ServerUnsafe
+from trunkline.ports.clock import Clock
+
+SENTINEL: Final = "sentinel"
+_SAFE: Final = {
+    "innodb_flush_log_at_trx_commit": "1",
+    "innodb_doublewrite": "ON",
+    "sync_binlog": "1",
+}
+
+
+class MysqlStores(msgspec.Struct, frozen=True):
+    """What is open."""
+
+    hot: MysqlHotStore
+    tasks: MysqlTaskStore
+    upkeep: Upkeep
+    sentinel: bytes
+
+
+@asynccontextmanager
+async def open_mysql(
+    settings: Settings,
+    clock: Clock,
+    *,
+    random_bits: Callable[[int], int] = secrets.randbits,
+    jitter: Callable[[], float] = random.random,
+) -> AsyncIterator[MysqlStores]:
+    """The stores of all databases: `async with open_mysql(...) as stores:`.
+
+    Raises `StorageUnavailable` if one does not answer, `StoreNotMigrated` or `StoreNewer`
+    if its tables are of another version, `ServerUnsafe` if it may lose what it committed.
+    """
+    async with _databases(settings, jitter) as databases:
+        epochs: dict[Database, Epochs] = {}
+        for database in databases:
+            if not settings.accept_unsafe:
+                await _check_safe(database)
+            await check_version(database)
+            epochs[database] = Epochs(database)
+            await epochs[database].load()
+        shards = ShardMap((database.place.shards, database) for database in databases)
+        outbox = Outbox(shards, random_bits)
+        yield MysqlStores(
+            MysqlHotStore(shards, epochs, outbox),
+            MysqlTaskStore(shards, clock, random_bits),
+            Upkeep(databases, outbox, settings.resend_days),
+            await agreed(databases[0], SENTINEL) or b"",
+        )
+
+
+async def migrate_mysql(
+    settings: Settings, sentinel: Callable[[], bytes]
+) -> list[tuple[str, list[int]]]:
+    """Makes or upgrades the tables of each database; returns their names and what was made.
+
+    `sentinel` makes what tells at each start whether the keyring is the right one.
+    """
+    async with _databases(settings, random.random) as databases:
+        made = [(database.name, await migrate(database)) for database in databases]
+        if await agreed(databases[0], SENTINEL) is None:
+            await agree(databases[0], SENTINEL, sentinel())
+        return made
+
+
+@asynccontextmanager
+async def _databases(
+    settings: Settings, jitter: Callable[[], float]
+) -> AsyncIterator[list[Database]]:
+    async with AsyncExitStack() as stack:
+        databases = []
+        for place in settings.databases:
+            database = Database(settings, place, jitter)
+            stack.push_async_callback(database.close)
+            databases.append(database)
+        yield databases
+
+
+async def _check_safe(database: Database) -> None:
+    """Raises `ServerUnsafe` and names the setting."""
+    found = {name.lower(): value for name, value in await database.query(statement("variables"))}
+    for name, safe in _SAFE.items():
+        if name == "sync_binlog" and found.get("log_bin") == "OFF":
+            continue
+        if found.get(name, safe) != safe:
+            raise ServerUnsafe(
+                f"The database {database.name} has {name} = {found[name]}; "
+                f"what it commits is safe with {safe} only."
+            )

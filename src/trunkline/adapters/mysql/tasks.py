@@ -1,0 +1,132 @@
+"""Archive tasks as rows, leased with SKIP LOCKED; a token proves the lease."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+
+from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.literals import literals, rows
+from trunkline.adapters.mysql.rows import conversation_of
+from trunkline.adapters.mysql.shards import ShardMap
+from trunkline.adapters.mysql.sql import statement
+from trunkline.model import Conversation, ConversationKey, Seq
+from trunkline.ports.clock import Clock
+from trunkline.ports.tasks import ArchiveTask
+
+
+class MysqlTaskStore:
+    """A `ports.tasks.TaskStore`. A clock that is wrong costs double work, nothing else."""
+
+    def __init__(
+        self, shards: ShardMap[Database], clock: Clock, random_bits: Callable[[int], int]
+    ) -> None:
+        self._shards = shards
+        self._clock = clock
+        self._random_bits = random_bits
+
+    async def lease(self, limit: int, lease_seconds: float) -> Sequence[ArchiveTask]:
+        """Up to `limit` tasks that nobody holds, longest waiting first."""
+        now_ms = self._clock.now_ms()
+        until_ms = now_ms + int(lease_seconds * 1000)
+        free = await asyncio.gather(
+            *(
+                database.query(statement("tasks_free", now_ms=now_ms, limit=limit))
+                for database in self._shards.all
+            )
+        )
+        keys = [ConversationKey(key) for _, key in sorted(chain.from_iterable(free))[:limit]]
+        leased = await asyncio.gather(
+            *(
+                self._lease(database, there, now_ms, until_ms)
+                for database, there in self._shards.by_key(keys).items()
+            )
+        )
+        tasks = {task.conversation.key: task for task in chain.from_iterable(leased)}
+        return [tasks[key] for key in keys if key in tasks]
+
+    async def _lease(
+        self, database: Database, keys: Sequence[ConversationKey], now_ms: int, until_ms: int
+    ) -> Sequence[ArchiveTask]:
+        async def work(connection: Connection) -> Sequence[ArchiveTask]:
+            wanted = {"keys": literals(keys)}
+            free = await connection.rows(statement("tasks_taken", now_ms=now_ms, lists=wanted))
+            if not free:
+                return ()
+            taken = {"keys": literals(key for key, _ in free)}
+            token = self._random_bits(63)
+            await connection.execute(
+                statement("task_lease", token=token, until_ms=until_ms, lists=taken)
+            )
+            found = await connection.rows(statement("conversations", lists=taken))
+            held = {row.key: row for row in map(conversation_of, found)}
+            return [ArchiveTask(held[key], token, attempts) for key, attempts in free]
+
+        return await database.transaction(work)
+
+    async def archived(self, progress: Sequence[tuple[ArchiveTask, Seq]]) -> None:
+        """Raises archived_up_to (I10), of those whose lease still is the task's."""
+        up_to = {task.conversation.key: seq for task, seq in progress}
+        for database, tasks in self._by_database([task for task, _ in progress]).items():
+
+            async def work(connection: Connection, tasks: Sequence[ArchiveTask] = tasks) -> None:
+                for key in await _held(connection, tasks):
+                    await connection.execute(statement("archived", key=key, up_to=up_to[key]))
+
+            await database.transaction(work)
+
+    async def done(self, tasks: Sequence[ArchiveTask]) -> None:
+        """Ends the leases; what was appended meanwhile waits anew."""
+        for database, there in self._by_database(tasks).items():
+
+            async def work(connection: Connection, tasks: Sequence[ArchiveTask] = there) -> None:
+                held = await _held(connection, tasks)
+                if held:
+                    keys = literals(held)
+                    await connection.execute(statement("task_delete", lists={"keys": keys}))
+                again = [(key,) for key, row in held.items() if row.head > row.archived_up_to]
+                if again:
+                    await connection.execute(statement("task_insert", lists={"rows": rows(again)}))
+
+            await database.transaction(work)
+
+    async def failed(self, task: ArchiveTask, code: str, again_after_seconds: float) -> None:
+        """Ends the lease; the task waits before it is leased again."""
+        until_ms = self._clock.now_ms() + int(again_after_seconds * 1000)
+        text = statement(
+            "task_failed", key=task.conversation.key, token=task.token, until_ms=until_ms,
+            error=code,
+        )  # fmt: skip
+
+        async def work(connection: Connection) -> None:
+            await connection.execute(text)
+
+        await self._shards.of_key(task.conversation.key).transaction(work)
+
+    async def waiting(self) -> int:
+        """Number of conversations not yet fully archived."""
+        counts = await asyncio.gather(
+            *(database.query(statement("tasks_waiting")) for database in self._shards.all)
+        )
+        return sum(int(count) for ((count,),) in counts)
+
+    def _by_database(self, tasks: Sequence[ArchiveTask]) -> Mapping[Database, list[ArchiveTask]]:
+        found: dict[Database, list[ArchiveTask]] = {}
+        for task in tasks:
+            found.setdefault(self._shards.of_key(task.conversation.key), []).append(task)
+        return found
+
+
+async def _held(
+    connection: Connection, tasks: Sequence[ArchiveTask]
+) -> dict[ConversationKey, Conversation]:
+    """The locked rows of those conversations whose lease is the task's.
+
+    Conversations are locked first, as an append does, which wakes under the same lock.
+    """
+    tokens = {task.conversation.key: task.token for task in tasks}
+    keys = {"keys": literals(sorted(tokens))}
+    locked = await connection.rows(statement("conversations_locked", lists=keys))
+    held: dict[int, int] = dict(await connection.rows(statement("tasks_held", lists=keys)))
+    found = map(conversation_of, locked)
+    return {row.key: row for row in found if held.get(row.key) == tokens[row.key]}

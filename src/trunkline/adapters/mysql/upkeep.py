@@ -1,0 +1,77 @@
+"""What a hot database needs besides: lists told late, client message ids forgotten in time."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.lists import Outbox
+from trunkline.adapters.mysql.sql import statement
+from trunkline.errors import TrunklineError
+
+_log = structlog.get_logger("trunkline.mysql")
+_TELL_SECONDS: Final = 5.0
+_EXPIRE_SECONDS: Final = 2.0
+_STEP_ROWS: Final = 5_000
+_DELETED_AT_ONCE: Final = 500
+_LAST_KEY: Final = (1 << 64) - 1
+
+
+class Upkeep:
+    """Runs beside a worker; any number of them do no harm to each other."""
+
+    def __init__(self, databases: list[Database], outbox: Outbox, resend_days: int) -> None:
+        self._databases = databases
+        self._outbox = outbox
+        self._resend_days = resend_days
+        self._positions = dict.fromkeys(databases, 0)
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell())
+            for database in self._databases:
+                group.create_task(self._expire(database))
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(_TELL_SECONDS)
+            try:
+                await self._outbox.tell_left()
+            except TrunklineError as error:
+                _log.warning("outbox_not_read", code=error.code, detail=error.detail)
+
+    async def _expire(self, database: Database) -> None:
+        while True:
+            await asyncio.sleep(_EXPIRE_SECONDS)
+            try:
+                await self.expire_step(database)
+            except TrunklineError as error:
+                _log.warning("ids_not_expired", database=database.name, code=error.code)
+
+    async def expire_step(self, database: Database) -> int:
+        """Forgets what is too old among the next few thousand client message ids.
+
+        A walk in key order: an index on their time would cost every send. Returns how many
+        were forgotten; the database's clock decides.
+        """
+        after = self._positions[database]
+        text = statement("idempotency_step", after=after, rows=_STEP_ROWS)
+        found = await database.query(text)
+        up_to = found[0][0] if found else _LAST_KEY
+        forgotten = 0
+
+        async def work(connection: Connection) -> int:
+            return await connection.execute(
+                statement(
+                    "idempotency_expire", after=after, up_to=up_to, days=self._resend_days,
+                    limit=_DELETED_AT_ONCE,
+                )
+            )  # fmt: skip
+
+        while deleted := await database.transaction(work):
+            forgotten += deleted
+        self._positions[database] = up_to if found else 0
+        return forgotten

@@ -1,0 +1,1 @@
+"""Files of one machine's server that are neither messages nor keys."""

@@ -1,0 +1,1 @@
+"""Composition roots: what runs, put together from the settings."""

@@ -1,0 +1,136 @@
+"""Composition root of a cluster's processes: Redis, MySQL and HBase behind the same services."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import structlog
+
+from trunkline.adapters.hbase.layout import LAYOUT
+from trunkline.adapters.hbase.migrate import migrate_hbase
+from trunkline.adapters.hbase.opening import HbaseTier, open_hbase
+from trunkline.adapters.jwt import JwtAuthenticator
+from trunkline.adapters.keyring import KeyringSealer
+from trunkline.adapters.memory.cached import MemoryCachedTier
+from trunkline.adapters.memory.clock import SystemClock
+from trunkline.adapters.mysql.inspection import MysqlInspection
+from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
+from trunkline.adapters.node.listening import Listening
+from trunkline.app.keys import open_node_sealer, open_token_keys
+from trunkline.app.serving import reachable, run_server, stop_on_signals, tune_interpreter
+from trunkline.config import Config
+from trunkline.core.auditing import AuditReport
+from trunkline.errors import KeyringWrong
+from trunkline.http.ops import serve_ops
+from trunkline.ports.cached import CachedTier
+from trunkline.ports.clock import Clock
+from trunkline.services.archiver import Archiver
+from trunkline.services.audit import Audit
+from trunkline.services.backbone import Stores
+from trunkline.services.metrics import Metrics
+
+_log = structlog.get_logger("trunkline.app")
+
+
+class Tiers(msgspec.Struct, frozen=True):
+    """The durable tiers of a cluster, and what opens what they hold."""
+
+    hot: MysqlStores
+    cold: HbaseTier
+    sealer: KeyringSealer
+
+
+async def migrate(config: Config) -> list[tuple[str, list[int]]]:
+    """Makes the node's keys if there are none, and makes or upgrades the tables.
+
+    Returns each place with the versions that were made there. Raises `StoreNewer`,
+    `StorageUnavailable`, `KeyringWrong`.
+    """
+    config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sealer = open_node_sealer(config.data_path, create=True)
+    open_token_keys(config.data_path, create=True)
+    made = await migrate_mysql(config.mysql, sealer.sentinel)
+    hbase = f"{config.hbase.host}:{config.hbase.port}/{config.hbase.table}"
+    made.append((hbase, [LAYOUT] if await migrate_hbase(config.hbase) else []))
+    async with open_mysql(config.mysql, SystemClock()) as opened:
+        sealer.verify_sentinel(opened.sentinel)
+    return made
+
+
+async def serve_worker(config: Config, *, on_listening: Callable[[Listening], None]) -> None:
+    """Runs one worker until SIGTERM or SIGINT, then drains it.
+
+    Raises what keeps it from starting: `StorageUnavailable`, `StoreNotMigrated`,
+    `StoreNewer`, `ServerUnsafe`, `KeyringMissing`, `KeyringWrong`, `AddressInUse`.
+    """
+    tune_interpreter()
+    clock = SystemClock()
+    async with open_tiers(config, clock) as tiers:
+        keys = open_token_keys(config.data_path, create=False)
+        stores = _stores(
+            tiers, MemoryCachedTier(clock, config.cached), JwtAuthenticator(keys, clock), clock
+        )
+        async with asyncio.TaskGroup() as group:
+            upkeep = group.create_task(tiers.hot.upkeep.run())
+            await run_server(
+                config, stores, archives=False, shares_port=True,
+                on_listening=on_listening, on_draining=lambda: None,
+            )  # fmt: skip
+            upkeep.cancel()
+
+
+async def archive(config: Config, *, on_listening: Callable[[Listening], None]) -> None:
+    """Runs one archiver until SIGTERM or SIGINT; any number may run."""
+    clock = SystemClock()
+    metrics = Metrics()
+    async with open_tiers(config, clock) as tiers:
+        archiver = Archiver(
+            tiers.hot.hot, tiers.hot.tasks, tiers.cold.cold, tiers.sealer, clock, metrics,
+            config.services, batches_taken=lambda: 0,
+        )  # fmt: skip
+        stopping = stop_on_signals()
+        async with (
+            serve_ops(config.ops, metrics.registry, lambda: True) as port,
+            asyncio.TaskGroup() as group,
+        ):
+            group.create_task(archiver.run())
+            on_listening(Listening("", f"http://{reachable(config.ops.host)}:{port}", os.getpid()))
+            await stopping.wait()
+            archiver.close()
+    _log.info("stopped")
+
+
+async def audit(config: Config) -> AuditReport:
+    """Checks all that the tiers hold, as one moment of each database shows it.
+
+    Nobody should write meanwhile: the databases' moments are not the same one. Raises where
+    nothing could be looked at: `StorageUnavailable`, `StoreNotMigrated`, `KeyringMissing`.
+    """
+    sealer = open_node_sealer(config.data_path, create=False)
+    # The hot tier's moment first: what it lacks by then, the cold one has for good.
+    async with MysqlInspection(config.mysql) as hot, open_hbase(config.hbase) as cold:
+        return await Audit(hot, cold.inspection, sealer, SystemClock()).run()
+
+
+@asynccontextmanager
+async def open_tiers(config: Config, clock: Clock) -> AsyncIterator[Tiers]:
+    """The durable tiers, while the context is open; raises what keeps one from being used."""
+    sealer = open_node_sealer(config.data_path, create=False)
+    async with open_mysql(config.mysql, clock) as hot, open_hbase(config.hbase) as cold:
+        if not hot.sentinel:
+            raise KeyringWrong("No keyring was agreed on: run `trunkline migrate`.")
+        sealer.verify_sentinel(hot.sentinel)
+        yield Tiers(hot, cold, sealer)
+
+
+def _stores(
+    tiers: Tiers, cached: CachedTier, authenticator: JwtAuthenticator, clock: Clock
+) -> Stores:
+    hot = tiers.hot.hot
+    return Stores(
+        hot, tiers.hot.tasks, tiers.cold.cold, cached, tiers.sealer, authenticator, clock,
+        secrets.randbits, lanes=hot.lanes, lane_of=hot.lane_of,
+    )  # fmt: skip

@@ -1,0 +1,61 @@
+"""The keyring and the token keys of a node's directory."""
+
+import secrets
+from pathlib import Path
+
+import structlog
+
+from trunkline.adapters.jwt import TokenKeys
+from trunkline.adapters.jwt.tokens import SECRET_BYTES, TOKENS_FILE
+from trunkline.adapters.keyring import KeyringSealer, open_keyring
+from trunkline.adapters.node.durably import write_durably
+from trunkline.adapters.sqlite.directory import read_format
+from trunkline.errors import KeyringWrong
+
+KEYRING_FILE = "keyring.json"
+SENTINEL_FILE = "sentinel"
+
+_log = structlog.get_logger("trunkline.app")
+
+
+def open_node_sealer(data: Path, *, create: bool) -> KeyringSealer:
+    """The sealer over a directory's keyring, which is made if need be and `create` says so.
+
+    Raises `KeyringMissing` or `KeyringWrong`.
+    """
+    sealer = open_keyring(data / KEYRING_FILE, create=create)
+    if sealer.keyring.created:
+        _log.warning(
+            "keyring_made", path=str(sealer.keyring.path),
+            advice="Keep a copy elsewhere: without it nothing stored can be read.",
+        )  # fmt: skip
+    if sealer.keyring.readable_by_others:
+        _log.warning("keyring_readable_by_others", path=str(sealer.keyring.path))
+    return sealer
+
+
+def open_sealer(data: Path) -> KeyringSealer:
+    """A data directory's keyring, made with it and checked against it.
+
+    Raises `DataDirInvalid`, `DataDirNewer`, `KeyringMissing` or `KeyringWrong` before
+    anything is opened or written.
+    """
+    fresh = read_format(data) is None
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sentinel = data / SENTINEL_FILE
+    sealer = open_node_sealer(data, create=fresh and not sentinel.exists())
+    if sentinel.exists():
+        sealer.verify_sentinel(sentinel.read_bytes())
+    elif fresh:
+        write_durably(sentinel, sealer.sentinel())
+    else:
+        raise KeyringWrong(f"{sentinel} is missing: it tells that the keyring is the right one.")
+    return sealer
+
+
+def open_token_keys(data: Path, *, create: bool) -> TokenKeys:
+    """The token keys of a directory; made if there are none and `create` says so."""
+    path = data / TOKENS_FILE
+    if create and not path.exists():
+        return TokenKeys.create(path, secrets.token_bytes(SECRET_BYTES))
+    return TokenKeys.load(path)

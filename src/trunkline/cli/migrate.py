@@ -1,0 +1,50 @@
+"""`trunkline migrate`: makes and upgrades the tables of a cluster."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from trunkline.cli.output import json_option, write_json, write_lines
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  trunkline migrate --config deploy/cluster.toml
+\b
+Run it before the first start and before each upgrade of the workers; twice, or from two
+places at once, is harmless. It never goes backwards: tables of a newer version are refused.
+The first run makes the keyring and the token keys in the data directory, unless they are
+there: every machine of the cluster needs the same ones.
+"""
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    required=True,
+    help="Settings, TOML.",
+)
+@json_option
+def migrate(config: Path, as_json: bool) -> None:
+    """Make or upgrade the tables in MySQL and HBase, and agree on the keyring."""
+    from trunkline.app.cluster import migrate as migrate_tiers
+    from trunkline.cli.logs import configure_logs
+    from trunkline.config import load
+
+    settings = load(config, os.environ, {})
+    configure_logs("warning")
+    made = asyncio.run(migrate_tiers(settings))
+    if as_json:
+        write_json(dict(made))
+        return
+    write_lines(
+        [
+            f"{place}: made version {', '.join(map(str, versions))}"
+            if versions
+            else f"{place}: up to date"
+            for place, versions in made
+        ]
+    )

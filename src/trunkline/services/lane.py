@@ -1,0 +1,194 @@
+"""The combining writer of one lane: whatever waits becomes one transaction (DESIGN section 3).
+
+While one batch commits, the next gathers; no timer is needed. A conversation that another
+worker holds goes on in a second, patient writer, so that it holds up no other.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from trunkline.core.appending import Contended, Decision
+from trunkline.errors import Internal, OutcomeUnknown, Overloaded, TrunklineError
+from trunkline.model import ConversationId, UserId
+from trunkline.ports.clock import Clock
+from trunkline.ports.hot import Decide, HotStore
+from trunkline.services.fanout import Item
+from trunkline.services.metrics import Metrics
+
+_log = structlog.get_logger("trunkline.append")
+_SETTLE_SECONDS = (0.5, 30.0)
+"""First and longest pause before an unknown outcome is asked for, if no draft comes."""
+
+Committed = Callable[[Sequence[Item], Decision], Awaitable[None]]
+Refuse = Callable[[Sequence[Item], TrunklineError], None]
+Unknown = dict[tuple[ConversationId, UserId], None]
+
+
+class Lane:
+    """What goes to one database.
+
+    Attributes:
+        batches: batches taken so far; the archiver sees the load by it.
+    """
+
+    def __init__(
+        self,
+        hot: HotStore,
+        decide: Decide,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        committed: Committed,
+        refuse: Refuse,
+        settled: Callable[[Unknown], Awaitable[None]],
+        queue_drafts: int,
+        batch_drafts: int,
+    ) -> None:
+        """`committed` delivers a batch; `settled` hears what had an unknown outcome and has none
+        any more.
+        """
+        self._hot = hot
+        self._decide = decide
+        self._clock = clock
+        self._metrics = metrics
+        self._committed = committed
+        self._refuse = refuse
+        self._settled = settled
+        self._queue_drafts = queue_drafts
+        self._batch_drafts = batch_drafts
+        self._queue: deque[Item] = deque()
+        self._wake = asyncio.Event()
+        self._patient_queue: deque[Item] = deque()
+        self._patient_wake = asyncio.Event()
+        self._held: Counter[ConversationId] = Counter()
+        self._draining = False
+        self._quick_ended = False
+        self._unknown: Unknown = {}
+        self._settle_seconds = _SETTLE_SECONDS[0]
+        self.batches = 0
+
+    @property
+    def queued(self) -> int:
+        """Drafts that wait for a batch."""
+        return len(self._queue) + len(self._patient_queue)
+
+    def submit(self, item: Item) -> None:
+        """Queues a draft; raises `Overloaded` when the queue is full."""
+        if self.queued >= self._queue_drafts:
+            raise Overloaded(retry_after_seconds=0.5)
+        self._queue.append(item)
+        self._wake.set()
+
+    def drain(self) -> None:
+        """`run` returns once what is queued was committed and answered."""
+        self._draining = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Commits batches until drained."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run_patient())
+            await self._run_quick()
+            self._quick_ended = True
+            self._patient_wake.set()
+
+    async def _run_quick(self) -> None:
+        while True:
+            await self._drafts_wait()
+            self._wake.clear()
+            # One turn of the loop, so that every frame readable now joins the batch.
+            await asyncio.sleep(0)
+            while self._queue:
+                await self._commit(self._take(), wait=False)
+            if self._draining:
+                return
+
+    async def _run_patient(self) -> None:
+        while True:
+            await self._patient_wake.wait()
+            self._patient_wake.clear()
+            while self._patient_queue:
+                queue = self._patient_queue
+                items = [queue.popleft() for _ in range(min(len(queue), self._batch_drafts))]
+                self.batches += 1
+                await self._commit(items, wait=True)
+                self._held -= Counter(draft.conversation for draft, _ in items)
+            if self._quick_ended:
+                return
+
+    async def _drafts_wait(self) -> None:
+        """Returns once there are drafts; what is unknown is settled meanwhile."""
+        while self._unknown and not self._wake.is_set():
+            try:
+                async with asyncio.timeout(self._settle_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._settle_seconds = min(2 * self._settle_seconds, _SETTLE_SECONDS[1])
+                await self._commit([], wait=True)
+        await self._wake.wait()
+
+    def _take(self) -> list[Item]:
+        queue = self._queue
+        taken = [queue.popleft() for _ in range(min(len(queue), self._batch_drafts))]
+        self._metrics.append_batch.observe(len(taken))
+        self.batches += 1
+        if self._held:
+            held = [item for item in taken if item[0].conversation in self._held]
+            if held:
+                self._hand_on(held)
+                taken = [item for item in taken if item[0].conversation not in self._held]
+        return taken
+
+    def _hand_on(self, items: Sequence[Item]) -> None:
+        """Gives drafts to the patient writer; later ones of their conversations follow them."""
+        self._held.update(draft.conversation for draft, _ in items)
+        self._patient_queue.extend(items)
+        self._metrics.appends_contended.inc(len(items))
+        self._patient_wake.set()
+
+    async def _commit(self, items: list[Item], *, wait: bool) -> None:
+        started = self._clock.monotonic()
+        try:
+            decision = await self._hot.append(
+                [draft for draft, _ in items], self._decide, wait=wait
+            )
+        except TrunklineError as error:
+            _log.warning("append_failed", code=error.code, drafts=len(items), detail=error.detail)
+            if isinstance(error, OutcomeUnknown):
+                self._remember_unknown(items)
+            self._refuse(items, error)
+            return
+        except Exception:  # noqa: BLE001 - a fault of ours: logged, answered, nothing acked
+            _log.exception("append_broke", drafts=len(items))
+            self._remember_unknown(items)
+            self._refuse(items, Internal())
+            return
+        self._metrics.append_seconds.observe(self._clock.monotonic() - started)
+        if not wait:
+            items, decision = self._without_contended(items, decision)
+        if self._unknown:
+            unknown, self._unknown = self._unknown, {}
+            self._settle_seconds = _SETTLE_SECONDS[0]
+            await self._settled(unknown)
+        await self._committed(items, decision)
+
+    def _without_contended(
+        self, items: list[Item], decision: Decision
+    ) -> tuple[list[Item], Decision]:
+        contended = [isinstance(outcome, Contended) for outcome in decision.outcomes]
+        if not any(contended):
+            return items, decision
+        self._hand_on([item for item, held in zip(items, contended, strict=True) if held])
+        return (
+            [item for item, held in zip(items, contended, strict=True) if not held],
+            Decision(
+                [o for o in decision.outcomes if not isinstance(o, Contended)], decision.writes
+            ),
+        )
+
+    def _remember_unknown(self, items: Sequence[Item]) -> None:
+        for draft, _ in items:
+            self._unknown[draft.conversation, draft.sender] = None

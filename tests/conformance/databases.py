@@ -1,0 +1,56 @@
+"""Databases of the hot tier that are this test process's own, on the servers that are there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+from servers import mariadb_servers, mysql8_server
+
+from trunkline.adapters.mysql.connection import Row
+from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.settings import Settings
+from trunkline.adapters.mysql.stores import migrate_mysql
+
+SERVERS = {"mariadb": mariadb_servers, "mysql8": mysql8_server}
+TABLES = (
+    "conversation", "message", "idempotency", "member", "outbox", "user_version",
+    "user_conversation", "endpoint_offset", "archive_task",
+)  # fmt: skip
+
+
+@asynccontextmanager
+async def database(settings: Settings, number: int = 0) -> AsyncIterator[Database]:
+    """One of the databases."""
+    opened = Database(settings, settings.databases[number], lambda: 0.5)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def everywhere(settings: Settings, *statements: str) -> list[Sequence[Row]]:
+    """Runs statements on every database; the rows of each answer."""
+    answers = []
+    for number in range(len(settings.databases)):
+        async with database(settings, number) as opened:
+            answers += [await opened.query(text) for text in statements]
+    return answers
+
+
+async def made_anew(servers: Settings) -> Settings:
+    """Empty databases with tables, named after the process, so that many may run."""
+    name = "trunkline_test_" + re.sub(r"\W", "", os.environ.get("PYTEST_XDIST_WORKER", "main"))
+    await everywhere(servers, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
+    own = tuple(msgspec.structs.replace(place, database=name) for place in servers.databases)
+    settings = msgspec.structs.replace(servers, databases=own)
+    await migrate_mysql(settings, lambda: b"sentinel")
+    return settings
+
+
+async def emptied(settings: Settings) -> None:
+    """Takes every row out, but the shards."""
+    await everywhere(settings, *(f"DELETE FROM {table}" for table in TABLES))

@@ -1,0 +1,53 @@
+"""Where the real servers are that adapters are tested on, and what to do without one."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
+
+_CONNECT_SECONDS = 3.0
+
+
+def address_of(name: str, default: str) -> tuple[str, int]:
+    """Host and port of a server: `TRUNKLINE_TEST_<NAME>` of the environment, or the default."""
+    host, _, port = os.environ.get(f"TRUNKLINE_TEST_{name.upper()}", default).rpartition(":")
+    return host, int(port)
+
+
+def require_server(name: str, host: str, port: int, start: str = "make cluster-up") -> None:
+    """Skips the test if nothing listens there; in continuous integration (`CI=true`) it fails."""
+    try:
+        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+    except OSError as error:
+        missing = f"{name} is not at {host}:{port} ({error}): `{start}` starts it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+
+
+def mariadb_servers() -> Settings:
+    """Both MariaDB servers, half of the shards on each."""
+    places = [
+        address_of("mariadb1", "127.0.0.1:33061"),
+        address_of("mariadb2", "127.0.0.1:33062"),
+    ]
+    for place in places:
+        require_server("MariaDB", *place)
+    return Settings(
+        databases=tuple(
+            DatabaseSettings(host=host, port=port, shards=shards)
+            for (host, port), shards in zip(places, ((0, 511), (512, 1023)), strict=True)
+        ),
+        password="trunkline",
+    )
+
+
+def mysql8_server() -> Settings:
+    """Oracle's MySQL 8.0 with all shards in one database."""
+    host, port = address_of("mysql8", "127.0.0.1:33080")
+    require_server("MySQL 8.0", host, port, "deploy/local/mysql8.sh up")
+    return Settings(databases=(DatabaseSettings(host=host, port=port),), password="trunkline")

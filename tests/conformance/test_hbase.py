@@ -1,0 +1,248 @@
+"""The cold tier on a real HBase keeps the promises of its ports, and its own layout."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import hbase_tables
+import msgspec
+import pytest
+
+from trunkline.adapters.hbase import rows, table
+from trunkline.adapters.hbase.idl import idl
+from trunkline.adapters.hbase.opening import open_hbase
+from trunkline.adapters.hbase.settings import Settings
+from trunkline.errors import DataDamaged
+from trunkline.model import (
+    ColdMetadata,
+    Conversation,
+    ConversationId,
+    ConversationKey,
+    ConversationKind,
+    Digest,
+    Segment,
+    Seq,
+)
+from trunkline.ports.cold import ColdStore
+from trunkline.testing.conformance import ColdStoreSuite, SteppedClock
+
+
+@dataclass
+class OpenStores:
+    cold: ColdStore
+
+
+class HbaseMaker:
+    def __init__(self, settings: Settings) -> None:
+        self.clock = SteppedClock()
+        self._settings = settings
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[OpenStores]:
+        async with open_hbase(self._settings) as tier:
+            yield OpenStores(tier.cold)
+
+    async def crash(self) -> None:
+        """Nothing of the tier is in this process."""
+
+
+@pytest.fixture
+def make_store(hbase: Settings) -> HbaseMaker:
+    return HbaseMaker(hbase)
+
+
+class TestColdStore(ColdStoreSuite): ...
+
+
+KEY = ConversationKey(7)
+
+
+def segment(first: int, last: int, key: int = KEY, sealed: bytes | None = None) -> Segment:
+    sealed = b"sealed %d" % last if sealed is None else sealed
+    return Segment(ConversationKey(key), Seq(first), Seq(last), Digest(first << 70 | last), sealed)
+
+
+def metadata(key: int) -> ColdMetadata:
+    return ColdMetadata(
+        Conversation(
+            ConversationKey(key), ConversationId(f"c{key}"), ConversationKind.GROUP, b"wrapped"
+        ),
+        (),
+    )  # fmt: skip
+
+
+def covered(segments: Sequence[Segment], after: int, up_to: int) -> set[int]:
+    """Which of after+1..up_to are in these segments."""
+    within = range(after + 1, up_to + 1)
+    return {seq for s in segments for seq in range(s.first, s.last + 1) if seq in within}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_read_brings_all_that_is_there_however_segments_overlap(
+    hbase: Settings, seed: int
+) -> None:
+    """I8: small ones on long ones, of the longest length, holes between them."""
+    rnd = random.Random(seed)
+    put = []
+    for _ in range(60):
+        first = rnd.randint(1, 2_000)
+        length = rnd.choice([1, 1, 2, 10, 100, 255, 256])
+        put.append(segment(first, first + length - 1))
+    async with open_hbase(hbase) as tier:
+        await tier.cold.put(put, [])
+        for _ in range(150):
+            after = rnd.randrange(2_300)
+            up_to = after + rnd.choice([1, 2, 80, 300, 1_000])
+            found = await tier.cold.read(KEY, Seq(after), Seq(up_to))
+            assert covered(found, after, up_to) == covered(put, after, up_to), (after, up_to)
+            assert all(one in put for one in found)
+
+
+async def test_the_longest_segment_is_found_by_its_last_entry(hbase: Settings) -> None:
+    """I8: below more short ones than a page holds."""
+    long = segment(1, 256)
+    short = [segment(seq, seq) for seq in range(2, 256)]
+    async with open_hbase(hbase) as tier:
+        await tier.cold.put([long, *short], [])
+        assert await tier.cold.read(KEY, Seq(255), Seq(256)) == [long]
+        assert covered(await tier.cold.read(KEY, Seq(0), Seq(300)), 0, 300) == set(range(1, 257))
+
+
+async def test_a_segment_that_reads_could_miss_is_refused(hbase: Settings) -> None:
+    """I8: no read looks further back than 256 entries."""
+    async with open_hbase(hbase) as tier:
+        with pytest.raises(AssertionError, match="I8"):
+            await tier.cold.put([segment(1, 257)], [])
+
+
+async def test_neighbouring_conversations_do_not_mix(hbase: Settings) -> None:
+    """Also those at the ends of the key space."""
+    keys = [0, 1, 2**64 - 1, 2**64 - 2]
+    async with open_hbase(hbase) as tier:
+        await tier.cold.put([segment(1, 9, key) for key in keys], [metadata(key) for key in keys])
+        for key in keys:
+            assert await tier.cold.read(ConversationKey(key), Seq(0), Seq(9)) == [
+                segment(1, 9, key)
+            ]
+            assert await tier.cold.metadata(ConversationKey(key)) == metadata(key)
+            found = tier.inspection.segments(ConversationKey(key))
+            assert [one async for one in found] == [segment(1, 9, key)]
+
+
+async def test_a_segment_larger_than_a_cell_comes_back_whole(hbase: Settings) -> None:
+    """HBase refuses cells of more than 10 MiB."""
+    large = segment(1, 2, sealed=random.Random(1).randbytes(11 << 20))
+    smaller = segment(1, 2, sealed=b"erased")
+    async with open_hbase(hbase) as tier:
+        await tier.cold.put([large], [])
+        assert await tier.cold.read(KEY, Seq(0), Seq(2)) == [large]
+        await tier.cold.put([smaller], [])
+        assert await tier.cold.read(KEY, Seq(0), Seq(2)) == [smaller]
+
+
+async def test_keys_come_in_order_in_bounded_memory(
+    hbase: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given room for 5 keys and pages of 4 rows, when there are more, then each comes once."""
+    for name, value in {"_KEYS_A_PASS": 5, "_KEYS_UNSORTED": 2, "_KEYS_A_PAGE": 4}.items():
+        monkeypatch.setattr(table, name, value)
+    rnd = random.Random(3)
+    keys = [rnd.getrandbits(64) for _ in range(25)]
+    put = [segment(n, n, key) for key in keys for n in range(1, rnd.randint(2, 9))]
+    only_metadata = [rnd.getrandbits(64) for _ in range(6)]
+    async with open_hbase(hbase) as tier:
+        await tier.cold.put(put, [metadata(key) for key in [*keys[:9], *only_metadata]])
+        of_segments, of_any = tier.cold.keys(), tier.inspection.keys()
+        assert [key async for key in of_segments] == sorted(keys)
+        assert [key async for key in of_any] == sorted([*keys, *only_metadata])
+
+
+async def test_an_inspection_gives_segments_by_first_and_last(hbase: Settings) -> None:
+    """More than a page of them, and several of one first."""
+    put = [segment(first, first + n) for first in range(1, 12) for n in (0, 1, 5)]
+    async with open_hbase(hbase) as tier:
+        await tier.cold.put(put, [metadata(KEY)])
+        assert [one async for one in tier.inspection.segments(KEY)] == put
+        assert await tier.inspection.metadata(KEY) == metadata(KEY)
+        assert await tier.inspection.faults() == []
+
+
+HEAD = rows.put_segment(segment(1, 9)).columnValues[0].value
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {b"0": b"sealed 9"},
+        {b"h": HEAD},
+        {b"h": HEAD, b"0": b"sealed"},
+        {b"h": rows.put_segment(segment(2, 9)).columnValues[0].value, b"0": b"sealed 9"},
+        {b"h": rows.put_segment(segment(1, 9, 8)).columnValues[0].value, b"0": b"sealed 9"},
+        {b"h": HEAD[:-1] + b"\xff", b"0": b"sealed"},
+    ],
+    ids=["no head", "no piece", "short piece", "other range", "other key", "missing pieces"],
+)
+async def test_a_row_that_does_not_hold_what_its_key_names_is_damage(
+    hbase: Settings, cells: dict[bytes, bytes]
+) -> None:
+    """And no answer; the conversations beside it are served."""
+    async with open_hbase(hbase) as tier:
+        await tier.cold.put([segment(1, 9, 6)], [])
+        await hbase_tables.put_row(hbase, rows.put_segment(segment(1, 9)).row, cells)
+        with pytest.raises(DataDamaged):
+            await tier.cold.read(KEY, Seq(0), Seq(9))
+        with pytest.raises(DataDamaged):
+            assert [one async for one in tier.inspection.segments(KEY)]
+        assert await tier.cold.read(ConversationKey(6), Seq(0), Seq(9)) == [segment(1, 9, 6)]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {b"m": b"\x93nonsense"},
+        {b"h": HEAD},
+        {b"m": rows.put_metadata(metadata(8)).columnValues[0].value},
+    ],
+    ids=["does not decode", "missing", "another's"],
+)
+async def test_metadata_that_is_not_the_conversations_is_damage(
+    hbase: Settings, cells: dict[bytes, bytes]
+) -> None:
+    async with open_hbase(hbase) as tier:
+        await hbase_tables.put_row(hbase, rows.prefix(KEY), cells)
+        with pytest.raises(DataDamaged):
+            await tier.cold.metadata(KEY)
+        with pytest.raises(DataDamaged):
+            await tier.inspection.metadata(KEY)
+
+
+async def test_a_row_key_that_is_none_is_told_after_the_keys(hbase: Settings) -> None:
+    """What the others name comes all the same."""
+    async with open_hbase(hbase) as tier:
+        await tier.cold.put([segment(1, 9, key) for key in (1, 2, 3)], [])
+        await hbase_tables.put_row(hbase, b"\x00" * 26, {b"h": b"h"})
+        found = tier.cold.keys()
+        assert [await anext(found) for _ in range(3)] == [1, 2, 3]
+        with pytest.raises(DataDamaged):
+            await anext(found)
+
+
+def test_every_row_is_synced_to_disk() -> None:
+    """Whatever the table or the site says; I10 trims what was put."""
+    wanted = idl.TDurability.FSYNC_WAL
+    puts = [rows.put_segment(segment(1, 9)), rows.put_metadata(metadata(1))]
+    assert [put.durability for put in puts] == [wanted, wanted]
+
+
+def test_segments_lie_newest_first_behind_their_metadata() -> None:
+    """DESIGN section 5: the row key's order is that of reads."""
+    keys = [
+        rows.put_segment(segment(*bounds)).row for bounds in [(300, 300), (9, 9), (1, 2), (1, 9)]
+    ]
+    in_order = [rows.prefix(KEY), *keys, rows.end(KEY)]
+    assert in_order == sorted(in_order)
+    assert rows.place(keys[0]) == rows.Place(KEY, Seq(300), Seq(300))
+    assert msgspec.structs.astuple(rows.place(in_order[0])) == (KEY, 0, 0)

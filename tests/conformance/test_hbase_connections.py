@@ -1,0 +1,284 @@
+"""Between the cold tier and HBase anything may break: no answer is lost, short or another's."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from test_hbase import segment
+
+from trunkline.adapters.hbase.connection import Connection, ConnectionLost
+from trunkline.adapters.hbase.opening import HbaseTier, open_hbase
+from trunkline.adapters.hbase.settings import Settings
+from trunkline.errors import TierUnavailable
+from trunkline.model import ConversationKey, Seq
+from trunkline.testing.proxy import Proxy
+
+HASTY = {"call_seconds": 0.5, "connect_seconds": 0.5, "attempts": 2, "backoff_seconds": 0.01}
+
+
+@pytest.fixture
+async def proxy(hbase: Settings) -> AsyncIterator[Proxy]:
+    async with Proxy(hbase.host, hbase.port, random.Random(1)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def open_through(hbase: Settings, proxy: Proxy) -> Callable[..., Any]:
+    """Opens the tier through the proxy, with settings of its own."""
+
+    @asynccontextmanager
+    async def opened(**values: object) -> AsyncIterator[HbaseTier]:
+        settings = msgspec.structs.replace(hbase, port=proxy.port, **values)
+        async with open_hbase(settings, random.Random(2)) as tier:
+            yield tier
+
+    return opened
+
+
+def one_of(key: int) -> Any:
+    """A segment that says whose it is."""
+    return segment(1, 9, key, b"of %d " % key * 50)
+
+
+async def read(tier: HbaseTier, key: int) -> object:
+    return await tier.cold.read(ConversationKey(key), Seq(0), Seq(9))
+
+
+async def unavailable(question: Awaitable[object]) -> float:
+    """Expects the error that says to retry later; the seconds until it came."""
+    began = time.monotonic()
+    with pytest.raises(TierUnavailable) as caught:
+        await question
+    assert caught.value.retryable
+    return time.monotonic() - began
+
+
+async def test_a_connection_that_the_server_ended_while_idle_is_replaced_unnoticed(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Given one try a question, when idle connections end or are reset, then reads go on."""
+    async with open_through(attempts=1) as tier:
+        await tier.cold.put([one_of(1)], [])
+        for end in (proxy.end_all, proxy.reset_all) * 3:
+            end()
+            await proxy.until_open(0, seconds=5)
+            assert await read(tier, 1) == [one_of(1)]
+
+
+async def test_a_connection_that_dies_under_a_question_is_replaced(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Given one try a question, when an idle one is dead without a sign, then it is asked anew."""
+    async with open_through(attempts=1) as tier:
+        await tier.cold.put([one_of(1)], [])
+        proxy.pause()
+        reading = asyncio.ensure_future(read(tier, 1))
+        await proxy.until_held(seconds=5)
+        proxy.reset_all()
+        await proxy.until_open(0, seconds=5)
+        proxy.resume()
+        assert await reading == [one_of(1)]
+
+
+async def test_answers_in_slices_are_whole(open_through: Callable[..., Any], proxy: Proxy) -> None:
+    """I8: TCP promises no boundaries."""
+    proxy.slice_bytes = 7
+    async with open_through() as tier:
+        await tier.cold.put([one_of(1)], [])
+        assert await read(tier, 1) == [one_of(1)]
+
+
+async def test_an_answer_that_breaks_off_is_no_short_answer(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """I8: at whatever byte it breaks."""
+    async with open_through(**HASTY) as tier:
+        await tier.cold.put([one_of(1)], [])
+        for cut in (0, 1, 20, 60, 150, 400):
+            proxy.end_all()
+            proxy.cut_after_bytes = cut
+            await unavailable(read(tier, 1))
+            proxy.cut_after_bytes = None
+            assert await read(tier, 1) == [one_of(1)]
+
+
+async def test_a_server_that_refuses_is_an_error_that_says_to_retry(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Then it is back, and all is well."""
+    async with open_through(**HASTY) as tier:
+        await tier.cold.put([one_of(1)], [])
+        proxy.refusing = True
+        proxy.reset_all()
+        for question in (
+            read(tier, 1), tier.cold.metadata(ConversationKey(1)), tier.cold.put([one_of(1)], []),
+            anext(tier.cold.keys()),
+        ):  # fmt: skip
+            await unavailable(question)
+        proxy.refusing = False
+        assert await read(tier, 1) == [one_of(1)]
+
+
+async def test_a_silent_server_is_waited_for_as_long_as_the_settings_say(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Two tries of half a second; what was asked in silence is answered to nobody."""
+    async with open_through(**HASTY) as tier:
+        await tier.cold.put([one_of(1), one_of(2)], [])
+        proxy.pause()
+        assert 0.9 < await unavailable(read(tier, 1)) < 2.0
+        proxy.resume()
+        assert await read(tier, 2) == [one_of(2)]
+
+
+async def test_an_answer_that_drips_is_given_up_in_time(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """A byte now and then is not silence, but no answer either."""
+    async with open_through(**HASTY) as tier:
+        await tier.cold.put([one_of(1)], [])
+        proxy.slice_bytes, proxy.latency_seconds = 1, (0.02, 0.02)
+        assert await unavailable(read(tier, 1)) < 2.0
+
+
+async def test_no_more_connections_are_open_than_the_settings_say(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """However many ask; who waits for a turn too long is told so."""
+    async with open_through(connections=3) as tier:
+        await tier.cold.put([one_of(key) for key in range(30)], [])
+        proxy.latency_seconds = (0.001, 0.01)
+        found = await asyncio.gather(*(read(tier, key) for key in range(30)))
+        assert found == [[one_of(key)] for key in range(30)]
+        assert proxy.most_open <= 3
+
+
+async def test_a_cancelled_question_takes_its_connection_along(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Its answer may still come; nobody is there to hear it."""
+    async with open_through() as tier:
+        await tier.cold.put([one_of(1)], [])
+        proxy.pause()
+        reading = asyncio.ensure_future(read(tier, 1))
+        await proxy.until_held(seconds=5)
+        reading.cancel()
+        await asyncio.wait([reading])
+        assert reading.cancelled()
+        proxy.resume()
+        await proxy.until_open(0, seconds=5)
+
+
+async def test_a_thousand_cancelled_questions_hand_no_row_to_another(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Given answers that dawdle, when most who ask give up, then the others get their own."""
+    rnd = random.Random(4)
+    given_up = 0
+    answered = 0
+
+    async def ask(tier: HbaseTier) -> None:
+        nonlocal given_up, answered
+        while given_up < 1_000:
+            key = rnd.randrange(50)
+            try:
+                async with asyncio.timeout(rnd.choice([0.0005, 0.002, 0.004, 0.01, 1.0])):
+                    found = await read(tier, key)
+            except TimeoutError:
+                given_up += 1
+            else:
+                answered += 1
+                assert found == [one_of(key)]
+
+    async with open_through(connections=6) as tier:
+        await tier.cold.put([one_of(key) for key in range(50)], [])
+        proxy.latency_seconds = (0.0, 0.004)
+        await asyncio.gather(*(ask(tier) for _ in range(12)))
+        assert answered > 100
+    await proxy.until_open(0, seconds=5)
+
+
+async def test_closing_ends_questions_under_way(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """A server that goes down does not wait for HBase."""
+    async with open_through() as tier:
+        proxy.pause()
+        reading = asyncio.ensure_future(read(tier, 1))
+        await proxy.until_held(seconds=5)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1.0
+    await unavailable(reading)
+    await unavailable(read(tier, 1))
+
+
+# --- the connection alone, against a server that lies ---------------------------------------
+
+
+@asynccontextmanager
+async def liar(answer: bytes) -> AsyncIterator[int]:
+    """A server that gives the same answer to everything; its port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1_024):
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def reply(name: bytes, sequence: int, kind: int = 2) -> bytes:
+    """A reply in Thrift's binary protocol whose success is `true`."""
+    head = b"\x80\x01\x00" + bytes([kind]) + len(name).to_bytes(4, "big") + name
+    return head + sequence.to_bytes(4, "big") + b"\x02\x00\x00\x01\x00"
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (reply(b"isTableAvailable", 1), "answered"),
+        (reply(b"tableExists", 2), "answered"),
+        (reply(b"tableExists", 1)[:-5] + b"\x00", "nothing"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "protocol|header|version"),
+        (b"\x80\x01\x00\x02\x7f\xff\xff\xff", "buffer"),
+        (reply(b"tableExists", 1, kind=3), "failed inside"),
+    ],
+    ids=["another question's", "another number's", "empty", "no Thrift", "endless", "exception"],
+)
+async def test_an_answer_to_another_question_is_none(answer: bytes, says: str) -> None:
+    """Thrift clients have been seen to hand out another request's row."""
+    async with liar(answer) as port:
+        connection = Connection("127.0.0.1", port, connect_seconds=1)
+        with pytest.raises(ConnectionLost, match=says):
+            await asyncio.to_thread(connection.call, "tableExists", (None,), 0.3)
+        with pytest.raises(ConnectionLost, match="given up"):
+            await asyncio.to_thread(connection.call, "tableExists", (None,), 0.3)
+
+
+async def test_an_answer_that_nobody_awaits_is_not_taken_for_the_next() -> None:
+    """Whether it was read along with the one before, or is still to come."""
+    async with liar(reply(b"tableExists", 1) * 2) as port:
+        connection = Connection("127.0.0.1", port, connect_seconds=1)
+        assert await asyncio.to_thread(connection.call, "tableExists", (None,), 1.0)
+        with pytest.raises(ConnectionLost, match="answered"):
+            await asyncio.to_thread(connection.call, "tableExists", (None,), 1.0)
+
+
+async def test_an_idle_connection_with_something_to_read_is_not_quiet() -> None:
+    """The server's end, or an answer that nobody awaits: it is not asked again."""
+    async with liar(reply(b"tableExists", 1)) as port:
+        connection = Connection("127.0.0.1", port, connect_seconds=1)
+        assert not connection.is_quiet()
+        assert await asyncio.to_thread(connection.call, "tableExists", (None,), 1.0)
+        assert connection.is_quiet()
+        connection.abort()
+        assert not connection.is_quiet()

@@ -1,0 +1,123 @@
+"""The hot tier on real MariaDB and MySQL servers keeps the promises of its ports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from databases import database
+
+from trunkline.adapters.memory.cold import MemoryColdStore
+from trunkline.adapters.mysql.migrate import migrate, newest_version, version
+from trunkline.adapters.mysql.settings import Settings
+from trunkline.adapters.mysql.stores import open_mysql
+from trunkline.errors import StoreNewer
+from trunkline.ports.cold import ColdStore
+from trunkline.ports.hot import HotStore
+from trunkline.ports.tasks import TaskStore
+from trunkline.testing.conformance import (
+    HotStoreSuite,
+    MembershipSuite,
+    ResendingSuite,
+    SteppedClock,
+    TaskStoreSuite,
+    Writer,
+)
+from trunkline.testing.conformance.writer import seq_of
+
+
+@dataclass
+class OpenStores:
+    hot: HotStore
+    tasks: TaskStore
+    cold: ColdStore
+
+
+class MysqlMaker:
+    def __init__(self, settings: Settings) -> None:
+        self.clock = SteppedClock()
+        self._settings = settings
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[OpenStores]:
+        async with open_mysql(self._settings, self.clock) as stores:
+            yield OpenStores(stores.hot, stores.tasks, MemoryColdStore())
+
+    async def crash(self) -> None:
+        """The database outlives its workers: what is committed stays."""
+
+
+@pytest.fixture
+def make_store(settings: Settings) -> MysqlMaker:
+    return MysqlMaker(settings)
+
+
+class TestHotStore(HotStoreSuite): ...
+
+
+class TestMembership(MembershipSuite): ...
+
+
+class TestResending(ResendingSuite): ...
+
+
+class TestTaskStore(TaskStoreSuite): ...
+
+
+async def test_a_migration_runs_once_also_from_many_places(server: Settings) -> None:
+    async with database(server) as opened:
+        await opened.query("DROP TABLE schema_version")
+        made = await asyncio.gather(*(migrate(opened) for _ in range(4)))
+        assert sorted(made) == [[], [], [], [newest_version()]]
+        assert await version(opened) == newest_version()
+
+
+async def test_a_schema_of_a_newer_version_is_refused(server: Settings) -> None:
+    newer = newest_version() + 1
+    async with database(server) as opened:
+        try:
+            await opened.query(f"INSERT INTO schema_version VALUES ({newer})")
+            with pytest.raises(StoreNewer, match=str(newer)):
+                async with open_mysql(server, SteppedClock()):
+                    pass
+            with pytest.raises(StoreNewer, match="nothing was changed"):
+                await migrate(opened)
+        finally:
+            await opened.query(f"DELETE FROM schema_version WHERE version = {newer}")
+
+
+async def test_two_workers_write_one_conversation_without_a_hole_or_a_double(
+    settings: Settings, writer: Writer
+) -> None:
+    """I1, I3, I6: the row lock orders them; the same id sent through both is one entry."""
+    clock = SteppedClock()
+    async with open_mysql(settings, clock) as one, open_mysql(settings, clock) as other:
+        created = await asyncio.gather(
+            *(writer.append(s.hot, writer.create("g", "ann", "c", ["bob"])) for s in (one, other))
+        )
+        assert sorted(type(outcomes[0]).__name__ for outcomes in created) == ["Accepted", "Known"]
+        drafts = [writer.message("g", "bob", f"{i:03}") for i in range(60)]
+        results = await asyncio.gather(
+            *(writer.append(stores.hot, draft) for draft in drafts for stores in (one, other))
+        )
+        seqs = {}
+        for position, (outcome,) in enumerate(results):
+            draft = drafts[position // 2]
+            assert seqs.setdefault(draft.client_message_id, outcome.seq) == outcome.seq
+        assert sorted(seqs.values()) == list(range(2, 62))
+        assert seq_of((await writer.append(one.hot, writer.message("g", "ann", "x")))[0]) == 62
+
+
+async def test_a_cancelled_query_never_gives_its_rows_to_another(settings: Settings) -> None:
+    """A connection whose question was cut short is closed."""
+    async with database(settings) as opened:
+        for number in range(1_000):
+            cut = asyncio.create_task(opened.query(f"SELECT {number}, SLEEP(0.001)"))
+            for _ in range(number % 7):
+                await asyncio.sleep(0)
+            cut.cancel()
+            await asyncio.gather(cut, return_exceptions=True)
+            assert await opened.query(f"SELECT {-number}") == ((-number,),)
