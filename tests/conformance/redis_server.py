@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import random
 import shutil
@@ -12,60 +11,47 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import redis
+from servers import address_of, require_server
 
+from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.redis import RedisStores, Settings, open_redis
 from trunkline.model import WorkerId
 
-ADDRESS = os.environ.get("TRUNKLINE_TEST_REDIS", "127.0.0.1:26379")
 START_SECONDS = 10.0
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-
-@functools.cache
-def _answers(address: str) -> bool:
-    host, port = address.rsplit(":", 1)
-    try:
-        return bool(redis.Redis(host=host, port=int(port), socket_timeout=2).ping())
-    except (redis.ConnectionError, redis.TimeoutError):
-        return False
-
-
-def missing(reason: str) -> None:
-    """A server that is not there is a skip on a laptop and a failure in CI."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+# A loaded machine stalls: only tests of the bounds make them short.
+PATIENT = {"answer_seconds": 10.0, "read_seconds": 10.0}
 
 
 @contextmanager
 def shared_settings(**more: object) -> Iterator[Settings]:
     """Settings of the shared server with a prefix of their own; its keys are deleted after."""
-    if not _answers(ADDRESS):
-        missing(f"no Redis at {ADDRESS}: `deploy/local/redis.sh up`, or set TRUNKLINE_TEST_REDIS")
+    host, port = address_of("redis", "127.0.0.1:26379")
+    require_server("Redis", host, port)
     prefix = f"test-{uuid.uuid4().hex}"
-    # A loaded machine stalls: only tests of the bounds make them short.
-    bounds = {"answer_seconds": 10.0, "read_seconds": 10.0}
-    yield Settings(nodes=(ADDRESS,), prefix=prefix, **{**bounds, **more})
-    host, port = ADDRESS.rsplit(":", 1)
-    with redis.Redis(host=host, port=int(port)) as client:
-        keys = list(client.scan_iter(match=f"{prefix}:*", count=1000))
-        if keys:
+    settings = Settings(nodes=(f"{host}:{port}",), prefix=prefix, **{**PATIENT, **more})
+    yield settings
+    keys = keys_of(settings)
+    if keys:
+        with client_of(settings) as client:
             client.delete(*keys)
+
+
+def client_of(settings: Settings) -> redis.Redis:
+    """A plain client of the first node."""
+    host, port = settings.nodes[0].rsplit(":", 1)
+    return redis.Redis(host=host, port=int(port), socket_timeout=5)
+
+
+def keys_of(settings: Settings) -> list[bytes]:
+    """All keys there are of these settings."""
+    with client_of(settings) as client:
+        return list(client.scan_iter(match=f"{settings.prefix}:*", count=1000))
 
 
 def opened(settings: Settings, worker: str | None = None) -> RedisStores:
@@ -74,12 +60,18 @@ def opened(settings: Settings, worker: str | None = None) -> RedisStores:
     return open_redis(settings, name, SystemClock(), random.Random().random)
 
 
+def _missing(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
 class PrivateRedis:
     """A Redis process of the test's own; where it has a snapshot it starts with it."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         if shutil.which("redis-server") is None:
-            missing("redis-server is not installed: apt install redis-server")
+            _missing("redis-server is not installed: `make cluster-up` installs it")
         self.folder = folder
         self.options = options
         with socket.socket() as free:
@@ -133,11 +125,11 @@ def private_redis(folder: Path, *options: str) -> Iterator[PrivateRedis]:
         server.kill()
 
 
-@asynccontextmanager
-async def within(seconds: float, what: str) -> AsyncIterator[None]:
-    """Fails in plain words when the body takes too long."""
+async def until(condition: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
+    """Waits for a condition; fails in plain words when it does not come."""
     try:
         async with asyncio.timeout(seconds):
-            yield
+            while not condition():
+                await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"not within {seconds} s: {what}") from None

@@ -76,22 +76,19 @@ class Connection:
 
     async def run(self) -> None:
         """Keeps the connection up until cancelled."""
-        try:
-            while True:
-                await self._trouble.wait()
-                self._trouble.clear()
-                if self._link is not None and not self._link.lost.is_set():
-                    await self._probe(self._link)
-                if self._link is None or self._link.lost.is_set():
-                    await self._reconnect()
-        finally:
-            self.close()
+        while True:
+            await self._trouble.wait()
+            self._trouble.clear()
+            if self._link is not None and not self._link.lost.is_set():
+                await self._probe(self._link)
+            if self._link is None or self._link.lost.is_set():
+                await self._reconnect()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Closes the socket; calls fail from now on."""
-        if self._link is not None:
-            self._link.abort()
-            self._link = None
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
 
     async def call(self, commands: Sequence[bytes], seconds: float) -> list[Reply]:
         """One reply for each packed command, in their order, within `seconds`.
@@ -131,8 +128,7 @@ class Connection:
             async with asyncio.timeout(self._settings.stall_seconds):
                 await link.request([_PING])
         except (TimeoutError, LinkFull):
-            link.abort()
-            await link.lost.wait()
+            await link.close()
         except LinkLost:
             pass  # noted by the caller
         else:

@@ -4,10 +4,12 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
+from urllib.parse import quote
 
 from trunkline.adapters.redis.link import Link, LinkLost, ReplyError, pack
 from trunkline.adapters.redis.settings import Settings
 from trunkline.errors import ConfigInvalid, TierUnavailable
+from trunkline.model import WorkerId
 
 _OLDEST_MAJOR = 7
 """The first with sharded pub/sub, ZADD GT and PEXPIRE NX together."""
@@ -37,12 +39,14 @@ class Address(NamedTuple):
 class Dialler:
     """Opens links that are logged in; reads the certificates once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, worker: WorkerId) -> None:
         self._settings = settings
+        name = quote(f"{settings.prefix}-{worker}", safe="")
         self._greeting: list[bytes] = []
         if settings.password:
             login = (settings.user, settings.password) if settings.user else (settings.password,)
             self._greeting.append(pack(("AUTH", *login)))
+        self._greeting.append(pack(("CLIENT", "SETNAME", name)))  # for whoever looks there
         if settings.database:
             self._greeting.append(pack(("SELECT", settings.database)))
         self._tls: ssl.SSLContext | None = None
@@ -73,7 +77,7 @@ class Dialler:
             return link, _run_id(address, replies[len(self._greeting)])
         except BaseException as error:
             if link is not None:
-                link.abort()
+                await link.close()
             match error:
                 case TimeoutError():
                     reason = "no answer"

@@ -71,6 +71,12 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    async def close(self) -> None:
+        """Closes the socket and waits until the loop has let go of it."""
+        if self._transport is not None:
+            self._transport.abort()
+            await self.lost.wait()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast("asyncio.Transport", transport)

@@ -34,8 +34,8 @@ class Servers(Protocol):
         """Keeps connected until cancelled."""
         ...
 
-    def close(self) -> None:
-        """Closes what was opened and is not run."""
+    async def close(self) -> None:
+        """Closes the sockets of what is no longer run."""
         ...
 
 
@@ -65,9 +65,9 @@ class SingleServer:
         """Keeps connected until cancelled."""
         await self._connection.run()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Closes the connection."""
-        self._connection.close()
+        await self._connection.close()
 
 
 def refuse(replies: Sequence[Reply]) -> None:

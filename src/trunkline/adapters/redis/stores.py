@@ -32,7 +32,7 @@ class RedisStores:
     def __init__(
         self, settings: Settings, worker: WorkerId, clock: Clock, jitter: Callable[[], float]
     ) -> None:
-        dialler = Dialler(settings)
+        dialler = Dialler(settings, worker)
         keys = Keys(settings.prefix)
         self._servers: Servers = _servers(settings, dialler, jitter)
         servers = self._servers
@@ -60,7 +60,7 @@ class RedisStores:
         try:
             await self._subscription.subscribe()
         except BaseException:
-            self._servers.close()
+            await self._servers.close()
             raise
         await self._group.__aenter__()
         self._tasks = [
@@ -84,12 +84,16 @@ class RedisStores:
         finally:
             for task in self._tasks:
                 task.cancel()
-            # The group learns only of its own cancelling: other errors of the body stay
-            # what they are and are not wrapped.
-            if kind is not None and issubclass(kind, asyncio.CancelledError):
-                await self._group.__aexit__(kind, error, trace)
-            else:
-                await self._group.__aexit__(None, None, None)
+            try:
+                # The group learns only of its own cancelling: other errors of the body stay
+                # what they are and are not wrapped.
+                if kind is not None and issubclass(kind, asyncio.CancelledError):
+                    await self._group.__aexit__(kind, error, trace)
+                else:
+                    await self._group.__aexit__(None, None, None)
+            finally:
+                await self._subscription.close()
+                await self._servers.close()
 
 
 def open_redis(

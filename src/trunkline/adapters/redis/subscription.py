@@ -77,31 +77,33 @@ class Subscription:
             async with asyncio.timeout(self._settings.connect_seconds):
                 (reply,) = await link.request([pack((b"SSUBSCRIBE", self._channel))])
         except (TimeoutError, LinkLost):
-            link.abort()
+            await link.close()
             raise TierUnavailable(f"Redis at {address} does not answer.") from None
         if isinstance(reply, ReplyError):
-            link.abort()
+            await link.close()
             raise TierUnavailable(f"Redis at {address} refuses: {reply}")
         self._link = link
 
     async def run(self) -> None:
         """Keeps subscribed until cancelled; each time anew puts None into the inbox."""
-        try:
-            while True:
-                if self._link is not None:
-                    await self._watch(self._link)
-                    log.warning("the subscription of this worker's inbox is lost")
-                await self._backoff.pause()
-                try:
-                    await self.subscribe()
-                except TierUnavailable as error:
-                    log.debug("%s", error)
-                else:
-                    self._backoff.reset()
-                    self._put(None)
-        finally:
+        while True:
             if self._link is not None:
-                self._link.abort()
+                await self._watch(self._link)
+                log.warning("the subscription of this worker's inbox is lost")
+            await self._backoff.pause()
+            try:
+                await self.subscribe()
+            except TierUnavailable as error:
+                log.debug("%s", error)
+            else:
+                self._backoff.reset()
+                self._put(None)
+
+    async def close(self) -> None:
+        """Closes the socket of what is no longer run."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
 
     async def next(self) -> bytes | None:
         """The next packet; None: what was before it may be lost."""
@@ -125,8 +127,7 @@ class Subscription:
             async with asyncio.timeout(self._settings.stall_seconds):
                 await link.request([_PING])
         except (TimeoutError, LinkFull):
-            link.abort()
-            await link.lost.wait()
+            await link.close()
         except LinkLost:
             pass  # seen by the caller
 
