@@ -69,7 +69,7 @@ def _missing(reason: str) -> None:
 class PrivateRedis:
     """A Redis process of the test's own; where it has a snapshot it starts with it."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, tls: bool = False) -> None:
         if shutil.which("redis-server") is None:
             _missing("redis-server is not installed: `make cluster-up` installs it")
         self.folder = folder
@@ -77,6 +77,7 @@ class PrivateRedis:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
+        self.tls = tls
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -84,12 +85,13 @@ class PrivateRedis:
         return f"127.0.0.1:{self.port}"
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, socket_timeout=5)
+        return redis.Redis(port=self.port, socket_timeout=5, ssl=self.tls, ssl_cert_reqs="none")
 
     def start(self) -> None:
+        options = [option.format(port=self.port) for option in self.options]
         self.process = subprocess.Popen(
             ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", "",
-             "--dir", str(self.folder), *self.options],
+             "--dir", str(self.folder), *options],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         until = time.monotonic() + START_SECONDS
@@ -115,9 +117,9 @@ class PrivateRedis:
 
 
 @contextmanager
-def private_redis(folder: Path, *options: str) -> Iterator[PrivateRedis]:
-    """A started server, killed after."""
-    server = PrivateRedis(folder, *options)
+def private_redis(folder: Path, *options: str, tls: bool = False) -> Iterator[PrivateRedis]:
+    """A started server, killed after; `{port}` in an option stands for its port."""
+    server = PrivateRedis(folder, *options, tls=tls)
     try:
         server.start()
         yield server

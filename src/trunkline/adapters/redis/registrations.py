@@ -7,6 +7,7 @@ entries in time, and at once when the server was reached anew: it may be another
 
 import asyncio
 from collections.abc import Callable, Collection, Hashable
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 from trunkline.adapters.redis.link import pack
@@ -41,49 +42,69 @@ class Registrations(Generic[Place]):
         self._seconds = settings.read_seconds
         self._expiry_ms = round(settings.registration_seconds * 1000)
         self._held: set[Place] = set()
-        # Taken out while the server was away: as they are not taken out by themselves.
-        self._left: set[Place] = set()
+        # What could not be told to a server that was away.
+        self._to_enter: set[Place] = set()
+        self._to_leave: set[Place] = set()
+        self.on_behind: Callable[[], None] = lambda: None
 
     async def add(self, places: Collection[Place]) -> None:
         """Enters this worker; raises `TierUnavailable`: then it is entered later."""
         self._held.update(places)
-        self._left.difference_update(places)
-        await self._servers.call(self._entering(places), self._seconds)
+        self._to_leave.difference_update(places)
+        try:
+            await self._call(self._entering(places))
+        except TierUnavailable:
+            self._to_enter.update(self._held.intersection(places))
+            self.on_behind()
+            raise
 
     async def remove(self, places: Collection[Place], worker: WorkerId | None) -> None:
         """Takes out this worker or another; raises `TierUnavailable`.
 
         What concerns this worker is then taken out later.
         """
-        if worker is None or worker == self._worker:
-            self._held.difference_update(places)
-            self._left.update(places)
-            await self._servers.call(self._leaving(places, self._worker), self._seconds)
-            self._left.difference_update(places)
-        else:
-            await self._servers.call(self._leaving(places, worker), self._seconds)
+        if worker is not None and worker != self._worker:
+            await self._call(self._leaving(places, worker))
+            return
+        self._held.difference_update(places)
+        self._to_enter.difference_update(places)
+        try:
+            await self._call(self._leaving(places, self._worker))
+        except TierUnavailable:
+            self._to_leave.update(set(places) - self._held)
+            self.on_behind()
+            raise
+
+    async def catch_up(self) -> None:
+        """Tells what could not be told; raises `TierUnavailable`."""
+        while self._to_leave:
+            places = list(islice(self._to_leave, _SLICE))
+            await self._call(self._leaving(places, self._worker))
+            self._to_leave.difference_update(places)
+        while self._to_enter:
+            places = list(islice(self._to_enter, _SLICE))
+            await self._call(self._entering(places))
+            self._to_enter.difference_update(places)
 
     async def renew(self, pause_seconds: float) -> None:
         """Enters this worker wherever it stands, slice by slice; raises `TierUnavailable`."""
-        held, left = list(self._held), list(self._left)
-        for start in range(0, len(left), _SLICE):
-            places = [p for p in left[start : start + _SLICE] if p in self._left]
-            await self._servers.call(self._leaving(places, self._worker), self._seconds)
-            self._left.difference_update(places)
+        held = list(self._held)
         for start in range(0, len(held), _SLICE):
             # What was taken out meanwhile must not come back.
-            places = [p for p in held[start : start + _SLICE] if p in self._held]
-            await self._servers.call(self._entering(places), self._seconds)
+            places = [place for place in held[start : start + _SLICE] if place in self._held]
+            await self._call(self._entering(places))
             await asyncio.sleep(pause_seconds)
 
     async def leave(self) -> None:
         """Takes this worker out everywhere, at its end; raises `TierUnavailable`."""
-        places = list(self._held | self._left)
-        self._held.clear()
-        self._left.clear()
+        places = list(self._held | self._to_leave)
+        for told in (self._held, self._to_enter, self._to_leave):
+            told.clear()
         for start in range(0, len(places), _SLICE):
-            leaving = self._leaving(places[start : start + _SLICE], self._worker)
-            await self._servers.call(leaving, self._seconds)
+            await self._call(self._leaving(places[start : start + _SLICE], self._worker))
+
+    async def _call(self, calls: list[Call]) -> None:
+        await self._servers.call(calls, self._seconds)
 
     def _entering(self, places: Collection[Place]) -> list[Call]:
         calls = []
@@ -110,24 +131,36 @@ class Renewal:
         self._interval = settings.registration_seconds / _RENEWALS
         self._registrations = registrations
         self._due = asyncio.Event()
+        self._forgotten = False
+        for part in registrations:
+            part.on_behind = self._due.set
 
     def now(self) -> None:
         """The server was reached anew: it may know nothing."""
+        self._forgotten = True
         self._due.set()
 
     async def run(self) -> None:
         """Renews until cancelled."""
+        now = asyncio.get_running_loop().time
+        renew_at = now() + self._interval
         while True:
-            pause_seconds = 0.0
             try:
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout_at(renew_at):
                     await self._due.wait()
             except TimeoutError:
-                pause_seconds = _PAUSE_SECONDS  # nothing is lost: others go first
+                renew_at = now() + self._interval
+                renewing, pause_seconds = True, _PAUSE_SECONDS  # nothing is lost: others first
+            else:
+                renewing, pause_seconds = self._forgotten, 0.0
             self._due.clear()
+            self._forgotten = False
             try:
-                for registrations in self._registrations:
-                    await registrations.renew(pause_seconds)
+                for part in self._registrations:
+                    await part.catch_up()
+                    if renewing:
+                        await part.renew(pause_seconds)
             except TierUnavailable:
+                self._forgotten = self._forgotten or renewing
                 self._due.set()
                 await asyncio.sleep(min(_RETRY_SECONDS, self._interval))

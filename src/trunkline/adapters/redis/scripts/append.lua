@@ -1,3 +1,4 @@
+#!lua
 -- Takes over what a batch wrote to one conversation; nil, or {entries dropped by a gap,
 -- entries dropped by length, workers that watch, but the writer}.
 --

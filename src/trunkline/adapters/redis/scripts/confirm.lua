@@ -1,5 +1,6 @@
+#!lua flags=allow-oom
 -- Raises members' read offsets in one conversation, and drops what all of them hold; the
--- number of entries dropped.
+-- number of entries dropped. A server short of memory must let it: it makes room.
 --
 -- KEYS  entries (list), head (hash), offsets (sorted set)
 -- ARGV  1 run id, 2 count of present members or -1, 3 idle ms, then member, seq, member, seq …

@@ -1,3 +1,4 @@
+#!lua
 -- Raises an endpoint's read offsets; they are whole once those of the hot tier were filled in.
 --
 -- KEYS  the endpoint's offsets (hash: conversation's key in 8 bytes to seq)

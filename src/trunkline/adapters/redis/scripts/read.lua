@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- The cached part of a range that lies within the cached head; nil, or {seq before the first
 -- entry, digest there or '', entries}. Where the digest is '', one entry more stands in front:
 -- its own digest is the one.

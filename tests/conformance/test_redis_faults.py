@@ -1,0 +1,475 @@
+"""Redis killed, stopped, wiped, restored old, short of memory: nothing wrong is read, all heals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from redis_server import PATIENT, PrivateRedis, opened, private_redis, until
+
+from trunkline.adapters.redis import RedisStores, Settings
+from trunkline.errors import TierUnavailable
+from trunkline.model import ConversationKey, EndpointId, OffsetMove, Seq, UserId, WorkerId
+from trunkline.ports.cached import CachedTier
+from trunkline.testing.conformance import Writer
+from trunkline.testing.conformance.bus import take
+from trunkline.testing.conformance.cached import Source
+from trunkline.testing.conformance.cached_eviction import write
+from trunkline.testing.conformance.writer import view
+
+ANN, PHONE = UserId("ann"), EndpointId("phone")
+HEAL = {"reconnect_seconds": 0.1, "stall_seconds": 1.0, "pause_seconds": 0.02}
+SHORT_SECONDS = 0.1
+FAR_MORE_SECONDS = 5.0
+"""A bound is judged with room for a machine that has other things to do."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[PrivateRedis]:
+    with private_redis(tmp_path) as found:
+        yield found
+
+
+def patient(server: PrivateRedis, **more: object) -> Settings:
+    return Settings(nodes=(server.address,), **{**PATIENT, **HEAL, **more})
+
+
+def hasty(server: PrivateRedis, **more: object) -> Settings:
+    short = {"answer_seconds": SHORT_SECONDS, "read_seconds": SHORT_SECONDS}
+    return Settings(nodes=(server.address,), **{**short, **HEAL, **more})
+
+
+async def appended(tier: CachedTier, source: Source) -> bool:
+    """Whether the tier took the next entry over."""
+    try:
+        await tier.append(await source.send(1))
+    except TierUnavailable:
+        return False
+    return True
+
+
+async def served_again(tier: CachedTier, source: Source) -> None:
+    """Waits until appends go through; each is a new entry."""
+    async with asyncio.timeout(15):
+        while not await appended(tier, source):
+            await asyncio.sleep(0.02)
+
+
+async def check_everything_read(tier: CachedTier, source: Source) -> list[int]:
+    """I2, I8: every answer ends where it was asked to, and is what the hot tier holds.
+
+    Returns what is read of the whole conversation.
+    """
+    head = (await view(source.hot, "ann", "g"))[0].head
+    for after in range(head):
+        for up_to in (after + 1, head):
+            seqs = await source.seqs(tier, after, up_to)
+            assert seqs == list(range(up_to + 1 - len(seqs), up_to + 1))
+            assert not seqs or seqs[0] > after
+    return await source.seqs(tier, 0, head)
+
+
+def worker(number: int) -> WorkerId:
+    return WorkerId(f"worker-{number}")
+
+
+async def test_a_killed_server_that_comes_back_empty_is_filled_again(
+    server: PrivateRedis, writer: Writer
+) -> None:
+    """DESIGN section 10: heads, offsets, watchers and presence come back by themselves."""
+    source = Source(writer)
+    settings = patient(server)
+    async with opened(settings, "worker-1") as one, opened(settings, "worker-2") as two:
+        await one.cached.append(await source.create())
+        await one.cached.load_offsets(ANN, PHONE, {source.key: Seq(1)})
+        await two.cached.watch([source.key])
+        await two.bus.present([ANN])
+        server.kill()
+        assert not await appended(one.cached, source)
+        server.start()
+        assert await take(two.bus, 1) == [None]
+        await served_again(one.cached, source)
+        seqs = await check_everything_read(one.cached, source)
+        assert seqs
+        assert seqs[0] > 2
+        assert await one.cached.offsets(ANN, PHONE) is None
+        async with asyncio.timeout(15):
+            while await one.cached.append(await source.send(1)) != {source.key: [worker(2)]}:
+                await asyncio.sleep(0.02)
+            while await one.bus.workers_of([ANN]) != {ANN: [worker(2)]}:
+                await asyncio.sleep(0.02)
+        assert not await one.bus.publish({worker(2): b"again"})
+        assert await take(two.bus, 1) == [b"again"]
+
+
+async def test_while_it_is_gone_everything_is_answered_at_once(
+    server: PrivateRedis, writer: Writer
+) -> None:
+    """Reads by nothing, offsets by not knowing; only append, publish and workers_of tell."""
+    source = Source(writer)
+    async with opened(hasty(server)) as stores:
+        tier, bus = stores.cached, stores.bus
+        await tier.append(await source.create())
+        server.kill()
+        started = time.monotonic()
+        for _ in range(20):
+            assert not await appended(tier, source)
+            assert await tier.read(source.key, Seq(0), Seq(1)) == ()
+            assert await tier.offsets(ANN, PHONE) is None
+            await source.confirm(tier, [(ANN, PHONE, 1)])
+            await tier.load_offsets(ANN, PHONE, {})
+            await tier.watch([source.key])
+            await tier.unwatch([source.key])
+            assert await tier.evict_idle() == 0
+            await bus.present([ANN])
+            await bus.absent([ANN])
+            with pytest.raises(TierUnavailable):
+                await bus.publish({worker(9): b"x"})
+            with pytest.raises(TierUnavailable):
+                await bus.workers_of([ANN])
+        assert time.monotonic() - started < FAR_MORE_SECONDS
+
+
+@pytest.mark.parametrize("how", ["stopped", "client pause"])
+async def test_a_server_that_stands_still_costs_one_bound_and_then_nothing(
+    server: PrivateRedis, writer: Writer, how: str
+) -> None:
+    """DESIGN section 3, step 7: after the first missing answer calls fail at once."""
+    source = Source(writer)
+    async with opened(hasty(server, stall_seconds=30.0)) as stores:
+        tier = stores.cached
+        await tier.append(await source.create())
+        if how == "stopped":
+            server.signal(signal.SIGSTOP)
+        else:
+            with server.client() as client:
+                client.client_pause(1000)
+        started = time.monotonic()
+        assert not await appended(tier, source)
+        assert SHORT_SECONDS <= time.monotonic() - started < FAR_MORE_SECONDS
+        started = time.monotonic()
+        for _ in range(100):
+            assert not await appended(tier, source)
+            assert await tier.read(source.key, Seq(0), Seq(1)) == ()
+        assert time.monotonic() - started < 200 * SHORT_SECONDS / 4
+        if how == "stopped":
+            server.signal(signal.SIGCONT)
+        await served_again(tier, source)
+        await tier.append(await source.send(2))
+        assert await check_everything_read(tier, source)
+
+
+async def test_a_server_that_stands_still_too_long_is_connected_to_anew(
+    server: PrivateRedis, writer: Writer
+) -> None:
+    """A connection that is half open heals, too; so does the inbox."""
+    source = Source(writer)
+    async with opened(hasty(server, connect_seconds=0.3, stall_seconds=0.2), "worker-1") as stores:
+        await stores.cached.append(await source.create())
+        server.signal(signal.SIGSTOP)
+        assert not await appended(stores.cached, source)
+        await asyncio.sleep(1.0)  # how long it stands still is what is tested
+        server.signal(signal.SIGCONT)
+        assert await take(stores.bus, 1) == [None]
+        await served_again(stores.cached, source)
+        await stores.cached.append(await source.send(2))
+        assert await check_everything_read(stores.cached, source)
+
+
+async def test_scripts_that_the_server_forgot_are_loaded_again(
+    server: PrivateRedis, writer: Writer
+) -> None:
+    """Nobody notices."""
+    source = Source(writer)
+    async with opened(patient(server)) as stores:
+        await stores.cached.append(await source.create())
+        with server.client() as client:
+            client.script_flush()
+        async with asyncio.TaskGroup() as group:
+            for number in range(50):
+                key = ConversationKey(number)
+                group.create_task(stores.cached.append([write(key, 1, 3, [])]))
+        for number in range(50):
+            found = await stores.cached.read(ConversationKey(number), Seq(0), Seq(3))
+            assert [entry.seq for entry in found] == [1, 2, 3]
+
+
+async def test_an_old_snapshot_is_not_believed(server: PrivateRedis, writer: Writer) -> None:
+    """It may hold what was erased since, and offsets of long ago."""
+    source = Source(writer)
+    async with opened(patient(server)) as stores:
+        tier = stores.cached
+        await tier.append(await source.create())
+        await tier.append(await source.send(4))
+        await tier.load_offsets(ANN, PHONE, {source.key: Seq(2)})
+        with server.client() as client:
+            client.save()
+        await tier.append(await source.send(3))
+        server.kill()
+        server.start()
+        with server.client() as client:
+            assert client.dbsize() >= 3
+        await served_again(tier, source)
+        seqs = await check_everything_read(tier, source)
+        assert seqs == list(range(seqs[0], seqs[-1] + 1))
+        assert seqs[0] > 8
+        assert await tier.read(source.key, Seq(0), Seq(5)) == ()
+        assert await tier.offsets(ANN, PHONE) is None
+        await source.confirm(tier, [(ANN, PHONE, 1)])
+        await tier.load_offsets(ANN, PHONE, {source.key: Seq(4)})
+        assert await tier.offsets(ANN, PHONE) == {source.key: 4}
+
+
+async def test_a_caller_that_gave_up_leaves_everyone_their_own_answer(
+    server: PrivateRedis,
+) -> None:
+    """Answers come by order: the place of who was cancelled is kept."""
+    async with opened(patient(server)) as stores:
+        tier = stores.cached
+        for number in range(1, 101):
+            await tier.append([write(ConversationKey(number), 1, number, [])])
+
+        async def ask(number: int) -> None:
+            found = await tier.read(ConversationKey(number), Seq(0), Seq(number))
+            assert [entry.seq for entry in found] == list(range(1, number + 1))
+
+        for round_ in range(20):
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(ask(number)) for number in range(1, 101)]
+                await asyncio.sleep(0)
+                for task in tasks[round_ % 3 :: 3]:
+                    task.cancel()
+        await ask(100)
+
+
+async def test_a_server_short_of_memory_is_never_read_wrong(tmp_path: Path, writer: Writer) -> None:
+    """It takes away whole keys, any of them: then less is cached, nothing else."""
+    options = ("--maxmemory", "3mb", "--maxmemory-policy", "allkeys-random")
+    with private_redis(tmp_path, *options) as server:
+        source = Source(writer)
+        async with opened(patient(server)) as stores:
+            tier = stores.cached
+            await tier.append(await source.create())
+            for filler in range(1, 400):
+                await tier.append([write(ConversationKey(filler), 1, 30, [])])
+                await tier.append(await source.send(1))
+                head = filler + 1
+                seqs = await source.seqs(tier, 0, head)
+                assert seqs == list(range(head + 1 - len(seqs), head + 1))
+                moves = [(user, PHONE, head - 5) for user in (ANN, UserId("bob"))]
+                await source.confirm(tier, moves)
+                seqs = await source.seqs(tier, 0, head)
+                assert seqs == list(range(head + 1 - len(seqs), head + 1))
+
+
+async def test_a_server_that_refuses_for_want_of_memory_is_an_unavailable_tier(
+    tmp_path: Path,
+) -> None:
+    """Without eviction; once there is room it serves again."""
+    with private_redis(tmp_path, "--maxmemory-policy", "noeviction") as server:
+        async with opened(patient(server)) as stores:
+            with server.client() as client:
+                client.config_set("maxmemory", "1")
+                with pytest.raises(TierUnavailable, match="OOM"):
+                    await stores.cached.append([write(ConversationKey(1), 1, 1, [])])
+                client.config_set("maxmemory", "0")
+            await stores.cached.append([write(ConversationKey(1), 1, 1, [])])
+
+
+async def test_kills_and_pauses_under_load_never_show_anything_wrong(
+    server: PrivateRedis, writer: Writer
+) -> None:
+    """Two workers write and read while the server comes and goes; in the end all is cached."""
+    source = Source(writer)
+    settings = hasty(server)
+
+    async def load(stores: RedisStores, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await appended(stores.cached, source)
+            head = (await view(source.hot, "ann", "g"))[0].head
+            seqs = await source.seqs(stores.cached, max(0, head - 20), head)
+            assert seqs == list(range(head + 1 - len(seqs), head + 1))
+            await source.confirm(stores.cached, [(ANN, PHONE, head), (UserId("bob"), PHONE, head)])
+            await asyncio.sleep(0.002)
+
+    async with opened(settings) as one, opened(settings) as two:
+        await one.cached.append(await source.create())
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load(one, stop))
+            group.create_task(load(two, stop))
+            for _ in range(3):
+                await asyncio.sleep(0.1)
+                server.signal(signal.SIGSTOP)
+                await asyncio.sleep(0.2)
+                server.signal(signal.SIGCONT)
+                await asyncio.sleep(0.1)
+                server.kill()
+                await asyncio.sleep(0.1)
+                await asyncio.to_thread(server.start)
+            stop.set()
+        for stores in (one, two):
+            await served_again(stores.cached, source)
+        await one.cached.append(await source.send(2))
+        assert await check_everything_read(two.cached, source)
+
+
+# --- connecting -------------------------------------------------------------------------
+
+
+async def test_a_server_that_is_not_there_stops_the_start_with_one_clear_error(
+    server: PrivateRedis,
+) -> None:
+    server.kill()
+    with pytest.raises(TierUnavailable, match=server.address):
+        async with opened(patient(server)):
+            pass
+
+
+async def test_a_server_that_does_not_answer_stops_the_start_in_time(
+    server: PrivateRedis,
+) -> None:
+    server.signal(signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(TierUnavailable, match="no answer"):
+        async with opened(patient(server, connect_seconds=0.2)):
+            pass
+    assert time.monotonic() - started < FAR_MORE_SECONDS
+
+
+async def test_a_login_is_checked_at_the_start(tmp_path: Path) -> None:
+    with private_redis(tmp_path) as server:
+        with server.client() as client:
+            client.acl_setuser(
+                "trunkline", enabled=True, passwords=["+sesame"], keys=["*"], channels=["*"],
+                categories=["+@all"],
+            )  # fmt: skip
+            client.acl_setuser("default", enabled=False)
+        async with opened(patient(server, user="trunkline", password="sesame")) as stores:
+            await stores.cached.append([write(ConversationKey(1), 1, 1, [])])
+        for wrong in ({}, {"user": "trunkline", "password": "open"}):
+            with pytest.raises(TierUnavailable, match=r"NOAUTH|WRONGPASS"):
+                async with opened(patient(server, **wrong)):
+                    pass
+
+
+async def test_over_tls_only_a_server_of_a_trusted_certificate_is_talked_to(
+    tmp_path: Path,
+) -> None:
+    certificate, key = self_signed(tmp_path)
+    options = (
+        "--tls-port", "{port}", "--port", "0", "--tls-auth-clients", "no",
+        "--tls-cert-file", str(certificate), "--tls-key-file", str(key),
+    )  # fmt: skip
+    with private_redis(tmp_path, *options, tls=True) as server:
+        trusting = patient(server, tls=True, ca_file=str(certificate))
+        async with opened(trusting, "worker-1") as stores:
+            await stores.cached.append([write(ConversationKey(1), 1, 1, [])])
+            assert not await stores.bus.publish({worker(1): b"to myself"})
+            assert await take(stores.bus, 1) == [b"to myself"]
+        with pytest.raises(TierUnavailable, match="certificate"):
+            async with opened(patient(server, tls=True)):
+                pass
+
+
+async def test_more_than_the_bound_in_flight_is_refused_at_once(server: PrivateRedis) -> None:
+    """A server that is slow must not fill this one's memory."""
+    async with opened(patient(server, in_flight=10)) as stores:
+        moves = [OffsetMove(ConversationKey(n), ANN, PHONE, Seq(1)) for n in range(20)]
+        await stores.cached.confirm(moves, {})
+        with pytest.raises(TierUnavailable, match="behind"):
+            await stores.cached.append([write(ConversationKey(n), 1, 1, []) for n in range(11)])
+        await stores.cached.append([write(ConversationKey(n), 1, 1, []) for n in range(10)])
+
+
+async def test_a_reader_that_is_too_slow_is_told_of_the_loss(server: PrivateRedis) -> None:
+    """The inbox is bounded."""
+    async with opened(patient(server, inbox_packets=5), "worker-1") as stores:
+        for number in range(8):
+            await stores.bus.publish({worker(1): b"%d" % number})
+        await until(lambda: len(stores.bus._subscription._packets) == 4, "all arrived")
+        assert await take(stores.bus, 4) == [None, b"5", b"6", b"7"]
+
+
+async def test_who_watches_is_renewed_before_its_time_and_forgotten_after(
+    server: PrivateRedis, writer: Writer
+) -> None:
+    """A worker that died without a word does not stay for ever."""
+    source = Source(writer)
+    settings = patient(server, registration_seconds=0.6)
+    async with opened(settings, "worker-1") as one:
+        await one.cached.append(await source.create())
+        async with opened(settings, "worker-2") as two:
+            await two.cached.watch([source.key])
+            await two.bus.present([ANN])
+            until_ = time.monotonic() + 1.5
+            while time.monotonic() < until_:
+                assert await one.cached.append(await source.send(1)) == {source.key: [worker(2)]}
+                assert await one.bus.workers_of([ANN]) == {ANN: [worker(2)]}
+                await asyncio.sleep(0.05)
+            for task in two._tasks:
+                task.cancel()
+            async with asyncio.timeout(15):
+                while await one.cached.append(await source.send(1)):
+                    await asyncio.sleep(0.05)
+                while await one.bus.workers_of([ANN]):
+                    await asyncio.sleep(0.05)
+
+
+async def test_what_was_unwatched_while_the_server_was_away_is_taken_out_later(
+    tmp_path: Path, writer: Writer
+) -> None:
+    """Else a living worker would be sent for ever what it does not want."""
+    source = Source(writer)
+    with private_redis(tmp_path) as server:
+        settings = hasty(server, stall_seconds=30.0)
+        async with opened(patient(server), "worker-1") as one, opened(settings, "worker-2") as two:
+            await two.cached.watch([source.key])
+            assert await one.cached.append(await source.create()) == {source.key: [worker(2)]}
+            server.signal(signal.SIGSTOP)
+            await two.cached.unwatch([ConversationKey(5)])
+            await two.cached.unwatch([source.key])  # refused at once: the breaker is open
+            server.signal(signal.SIGCONT)
+            async with asyncio.timeout(15):
+                while await one.cached.append(await source.send(1)):
+                    await asyncio.sleep(0.02)
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Files of a certificate for 127.0.0.1 and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files
