@@ -16,7 +16,8 @@ _KINDS: Final = (Kind.MESSAGE, Kind.CREATED, Kind.JOINED, Kind.LEFT, Kind.RENAME
 """A kind's number is its place: only ever append here."""
 _KIND_NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
 _UUID_BYTES: Final = 16
-_UUID_CHARACTERS: Final = 36
+_BARE_CHARACTERS: Final = 32
+_HYPHENED_CHARACTERS: Final = 36
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, object, int, int, int, int, bytes]).decode
@@ -78,22 +79,26 @@ _MASK: Final = (1 << 8 * digests.DIGEST_BYTES) - 1
 
 
 def _short(message_id: str) -> str | bytes:
-    """A UUID in its usual form as 16 bytes, anything else as it is."""
-    if len(message_id) != _UUID_CHARACTERS:
+    """A UUID as its 16 bytes, with a zero before them if it had hyphens; else as it is."""
+    length = len(message_id)
+    if length != _BARE_CHARACTERS and length != _HYPHENED_CHARACTERS:
         return message_id
     try:
         short = bytes.fromhex(message_id.replace("-", ""))
     except ValueError:
         return message_id
-    return short if len(short) == _UUID_BYTES and _hyphened(short) == message_id else message_id
+    if length == _HYPHENED_CHARACTERS:
+        short = b"\0" + short
+    # Capitals, or hyphens elsewhere, would not come back.
+    return short if _long(short) == message_id else message_id
 
 
 def _long(short: object) -> ClientMessageId:
-    if isinstance(short, bytes):
-        return ClientMessageId(_hyphened(short))
-    return ClientMessageId(str(short))
-
-
-def _hyphened(short: bytes) -> str:
+    if not isinstance(short, bytes):
+        return ClientMessageId(str(short))
     digits = short.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    if len(short) == _UUID_BYTES:
+        return ClientMessageId(digits)
+    return ClientMessageId(
+        f"{digits[2:10]}-{digits[10:14]}-{digits[14:18]}-{digits[18:22]}-{digits[22:]}"
+    )
