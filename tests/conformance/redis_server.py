@@ -66,6 +66,13 @@ def _missing(reason: str) -> None:
     pytest.skip(reason)
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class PrivateRedis:
     """A Redis process of the test's own; where it has a snapshot it starts with it."""
 
@@ -74,9 +81,8 @@ class PrivateRedis:
             _missing("redis-server is not installed: `make cluster-up` installs it")
         self.folder = folder
         self.options = options
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
+        self.cluster_port = 0
         self.tls = tls
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -75,7 +75,9 @@ class Connection:
         self.on_connected()
 
     async def run(self) -> None:
-        """Keeps the connection up until cancelled."""
+        """Connects, unless connected, and keeps the connection up until cancelled."""
+        if self._link is None:
+            self._trouble.set()
         while True:
             await self._trouble.wait()
             self._trouble.clear()
@@ -137,7 +139,8 @@ class Connection:
             log.info("Redis at %s answers again", self.address)
 
     async def _reconnect(self) -> None:
-        log.warning("the connection to Redis at %s is lost", self.address)
+        if self._link is not None:
+            log.warning("the connection to Redis at %s is lost", self.address)
         self._link = None
         self._backoff.reset()
         while True:

@@ -8,6 +8,7 @@ from typing import Self
 
 from trunkline.adapters.redis.bus import RedisBus
 from trunkline.adapters.redis.cached import RedisCachedTier
+from trunkline.adapters.redis.cluster import Cluster
 from trunkline.adapters.redis.connection import Connection
 from trunkline.adapters.redis.dialling import Address, Dialler
 from trunkline.adapters.redis.keys import Keys
@@ -110,4 +111,6 @@ def open_redis(
 
 def _servers(settings: Settings, dialler: Dialler, jitter: Callable[[], float]) -> Servers:
     addresses = [Address.parse(node) for node in settings.nodes]
+    if len(addresses) > 1:
+        return Cluster(addresses, dialler, settings, jitter)
     return SingleServer(Connection(addresses[0], dialler, settings, jitter))
