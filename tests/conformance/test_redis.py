@@ -121,8 +121,10 @@ async def test_what_was_evicted_is_counted_by_its_cause(
         await tier.append([write(key, 1, 20, [])])
         await tier.confirm([OffsetMove(key, USERS[0], phone, Seq(15))], {key: 1})
         await tier.append([write(key, 22, 22, [])])
+        await tier.append([write(key, 23, 23, [])])
+        await tier.confirm([OffsetMove(key, USERS[0], phone, Seq(40))], {key: 1})
         causes = (EvictionCause.LENGTH, EvictionCause.READ, EvictionCause.GAP)
-        assert [tier.evicted[cause] for cause in causes] == [4, 11, 5]
+        assert [tier.evicted[cause] for cause in causes] == [4, 12, 5]
 
 
 async def test_an_idle_conversation_and_an_idle_endpoint_vanish(writer: Writer) -> None:

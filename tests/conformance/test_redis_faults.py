@@ -26,6 +26,7 @@ from trunkline.testing.conformance.bus import take
 from trunkline.testing.conformance.cached import Source
 from trunkline.testing.conformance.cached_eviction import write
 from trunkline.testing.conformance.writer import view
+from trunkline.testing.proxy import Proxy
 
 ANN, PHONE = UserId("ann"), EndpointId("phone")
 HEAL = {"reconnect_seconds": 0.1, "stall_seconds": 1.0, "pause_seconds": 0.02}
@@ -169,21 +170,29 @@ async def test_a_server_that_stands_still_costs_one_bound_and_then_nothing(
         assert await check_everything_read(tier, source)
 
 
-async def test_a_server_that_stands_still_too_long_is_connected_to_anew(
+async def test_a_connection_into_a_black_hole_is_given_up_and_made_anew(
     server: PrivateRedis, writer: Writer
 ) -> None:
-    """A connection that is half open heals, too; so does the inbox."""
+    """So is that of the inbox; what the old one still brings late does no harm."""
     source = Source(writer)
-    async with opened(hasty(server, connect_seconds=0.3, stall_seconds=0.2), "worker-1") as stores:
-        await stores.cached.append(await source.create())
-        server.signal(signal.SIGSTOP)
-        assert not await appended(stores.cached, source)
-        await asyncio.sleep(1.0)  # how long it stands still is what is tested
-        server.signal(signal.SIGCONT)
-        assert await take(stores.bus, 1) == [None]
-        await served_again(stores.cached, source)
-        await stores.cached.append(await source.send(2))
-        assert await check_everything_read(stores.cached, source)
+    async with Proxy("127.0.0.1", server.port) as proxy:
+        settings = Settings(
+            nodes=(f"127.0.0.1:{proxy.port}",),
+            answer_seconds=SHORT_SECONDS, read_seconds=SHORT_SECONDS,
+            connect_seconds=0.3, stall_seconds=0.2, reconnect_seconds=0.1,
+        )  # fmt: skip
+        async with opened(settings, "worker-1") as stores:
+            await stores.cached.append(await source.create())
+            proxy.pause()
+            assert not await appended(stores.cached, source)
+            connection = stores._servers.of(b"")
+            await until(lambda: connection._link is None, "the connection is given up")
+            assert not await appended(stores.cached, source)
+            proxy.resume()
+            assert await take(stores.bus, 1) == [None]
+            await served_again(stores.cached, source)
+            await stores.cached.append(await source.send(2))
+            assert await check_everything_read(stores.cached, source)
 
 
 async def test_scripts_that_the_server_forgot_are_loaded_again(
@@ -219,6 +228,9 @@ async def test_an_old_snapshot_is_not_believed(server: PrivateRedis, writer: Wri
         server.start()
         with server.client() as client:
             assert client.dbsize() >= 3
+        async with opened(patient(server)) as newcomer:
+            assert await newcomer.cached.read(source.key, Seq(0), Seq(5)) == ()
+            assert await newcomer.cached.offsets(ANN, PHONE) is None
         await served_again(tier, source)
         seqs = await check_everything_read(tier, source)
         assert seqs == list(range(seqs[0], seqs[-1] + 1))
@@ -252,24 +264,33 @@ async def test_a_caller_that_gave_up_leaves_everyone_their_own_answer(
         await ask(100)
 
 
-async def test_a_server_short_of_memory_is_never_read_wrong(tmp_path: Path, writer: Writer) -> None:
-    """It takes away whole keys, any of them: then less is cached, nothing else."""
-    options = ("--maxmemory", "3mb", "--maxmemory-policy", "allkeys-random")
-    with private_redis(tmp_path, *options) as server:
-        source = Source(writer)
-        async with opened(patient(server)) as stores:
-            tier = stores.cached
-            await tier.append(await source.create())
-            for filler in range(1, 400):
-                await tier.append([write(ConversationKey(filler), 1, 30, [])])
-                await tier.append(await source.send(1))
-                head = filler + 1
-                seqs = await source.seqs(tier, 0, head)
-                assert seqs == list(range(head + 1 - len(seqs), head + 1))
-                moves = [(user, PHONE, head - 5) for user in (ANN, UserId("bob"))]
-                await source.confirm(tier, moves)
-                seqs = await source.seqs(tier, 0, head)
-                assert seqs == list(range(head + 1 - len(seqs), head + 1))
+@pytest.mark.parametrize("taken", ["entries", "head", "offsets", "endpoint:phone"])
+@pytest.mark.parametrize("then", ["read", "append", "confirm"])
+async def test_a_key_that_a_server_short_of_memory_took_away_only_costs_time(
+    server: PrivateRedis, writer: Writer, taken: str, then: str
+) -> None:
+    """Any of them: then less is cached, and nothing is wrong."""
+    source = Source(writer)
+    bob = UserId("bob")
+    async with opened(patient(server)) as stores:
+        tier = stores.cached
+        await tier.append(await source.create())
+        await tier.append(await source.send(9))
+        await tier.load_offsets(ANN, PHONE, {source.key: Seq(1)})
+        await source.confirm(tier, [(ANN, PHONE, 2), (bob, PHONE, 3)])
+        with server.client() as client:
+            client.delete(*(key for key in client.scan_iter() if key.endswith(taken.encode())))
+        if then == "append":
+            await tier.append(await source.send(2))
+        elif then == "confirm":
+            await source.confirm(tier, [(ANN, PHONE, 5), (bob, PHONE, 6)])
+        await check_everything_read(tier, source)
+        await tier.append(await source.send(1))
+        await tier.append(await source.send(1))
+        assert await check_everything_read(tier, source)
+        assert await tier.offsets(ANN, PHONE) in (
+            None, {source.key: 2}, {source.key: 5}
+        )  # fmt: skip
 
 
 async def test_a_server_that_refuses_for_want_of_memory_is_an_unavailable_tier(
