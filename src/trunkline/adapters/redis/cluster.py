@@ -97,6 +97,10 @@ class Cluster:
                     log.warning("where the cluster's slots are is not known: %s", error)
                 await asyncio.sleep(_LEAST_PAUSE_SECONDS)
 
+    def look_again(self) -> None:
+        """Asks soon where the slots are."""
+        self._moved.set()
+
     async def close(self) -> None:
         """Closes all connections."""
         for master in self._masters.values():
@@ -116,7 +120,7 @@ class Cluster:
         replies: list[Reply] = [None] * len(calls)
         for its, answer in zip(places.values(), answers, strict=True):
             if isinstance(answer, BaseException):
-                self._moved.set()  # perhaps another is master now
+                self.look_again()  # perhaps another is master now
                 raise answer
             for place, reply in zip(its, answer, strict=True):
                 replies[place] = reply
@@ -143,7 +147,7 @@ class Cluster:
     def _named(self, error: str) -> Connection:
         """The server that `MOVED <slot> <host:port>` or `ASK …` names."""
         word, slot, place = error.split(" ")[:3]
-        self._moved.set()
+        self.look_again()
         server = self._masters.get(Address.parse(place))
         if server is None:
             raise TierUnavailable(f"Slot {slot} is at {place}, which is not connected yet.")

@@ -34,6 +34,10 @@ class Servers(Protocol):
         """Keeps connected until cancelled."""
         ...
 
+    def look_again(self) -> None:
+        """Something was not where it was thought to be."""
+        ...
+
     async def close(self) -> None:
         """Closes the sockets of what is no longer run."""
         ...
@@ -64,6 +68,9 @@ class SingleServer:
     async def run(self) -> None:
         """Keeps connected until cancelled."""
         await self._connection.run()
+
+    def look_again(self) -> None:
+        """It is nowhere else."""
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -43,10 +43,10 @@ class RedisStores:
         self._presence: Registrations[UserId] = Registrations(
             servers, worker, settings, keys.workers
         )
-        self._renewal = Renewal(settings, self._watched, self._presence)
         tag, channel = keys.inbox(worker)
-        self._subscription = Subscription(
-            channel, lambda: servers.of(tag), dialler, settings, jitter
+        self._subscription = Subscription(channel, tag, servers, dialler, settings, jitter)
+        self._renewal = Renewal(
+            settings, self._subscription.tell_of_gap, self._watched, self._presence
         )
         unanswered = Unanswered(clock)
         self.cached = RedisCachedTier(servers, worker, keys, self._watched, unanswered, settings)

@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from trunkline.adapters.redis.connection import Backoff, Connection
+from trunkline.adapters.redis.connection import Backoff
 from trunkline.adapters.redis.dialling import Dialler
 from trunkline.adapters.redis.link import Link, LinkFull, LinkLost, Reply, ReplyError, pack
+from trunkline.adapters.redis.servers import Servers
 from trunkline.adapters.redis.settings import Settings
 from trunkline.errors import TierUnavailable
 
@@ -52,13 +53,15 @@ class Subscription:
     def __init__(
         self,
         channel: bytes,
-        server: Callable[[], Connection],
+        tag: bytes,
+        servers: Servers,
         dialler: Dialler,
         settings: Settings,
         jitter: Callable[[], float],
     ) -> None:
         self._channel = channel
-        self._server = server
+        self._tag = tag
+        self._servers = servers
         self._dialler = dialler
         self._settings = settings
         self._backoff = Backoff(settings.reconnect_seconds, jitter)
@@ -68,7 +71,7 @@ class Subscription:
 
     async def subscribe(self) -> None:
         """Connects and subscribes; raises `TierUnavailable` with the reason."""
-        address = self._server().address
+        address = self._servers.of(self._tag).address
         link, _ = await self._dialler.dial(
             address,
             lambda: _SubscribedLink(self._settings.in_flight, lambda: None, self._put),
@@ -95,9 +98,15 @@ class Subscription:
                 await self.subscribe()
             except TierUnavailable as error:
                 log.debug("%s", error)
+                self._servers.look_again()
             else:
                 self._backoff.reset()
-                self._put(None)
+                self.tell_of_gap()
+
+    def tell_of_gap(self) -> None:
+        """Puts None into the inbox, unless it is the last that is there."""
+        if not self._packets or self._packets[-1] is not None:
+            self._put(None)
 
     async def close(self) -> None:
         """Closes the socket of what is no longer run."""
