@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import hiredis
 import redis.asyncio
 import uvloop
 
@@ -221,6 +222,50 @@ async def measure_appends(server: Server, folder: Path, seconds: float) -> None:
         )
 
 
+async def compare_appends(server: Server, folder: Path, seconds: float) -> None:
+    """The same append batches over either client, one after the other by turns."""
+    server.client.flushall()
+    batches = Batches(folder, 64, 256)
+    theirs = redis.asyncio.Redis(port=server.port, single_connection_client=True)
+    spent = {"own connection": [0.0, 0.0, 0.0], "redis-py asyncio": [0.0, 0.0, 0.0]}
+    async with open_stores(server) as stores:
+        for writes in await batches.create():
+            await stores.cached.append(writes)
+        for number in range(int(seconds * 30)):
+            name = list(spent)[number % 2]
+            calls = [
+                stores.cached._append_call(write)
+                for draft in batches.random_batch()
+                for write in await batches.next([draft])
+            ]
+            arguments = [unpacked(command) for _, command in calls]
+            began, cpu, redis_cpu = (
+                time.perf_counter(), time.process_time(), server.cpu_seconds(),
+            )  # fmt: skip
+            if number % 2:
+                async with theirs.pipeline(transaction=False) as pipeline:
+                    for command in arguments:
+                        pipeline.execute_command(*command)
+                    await pipeline.execute()
+            else:
+                await stores._servers.call(calls, 30.0)
+            for place, since in enumerate((began, cpu, redis_cpu)):
+                now = (time.perf_counter, time.process_time, server.cpu_seconds)[place]()
+                spent[name][place] += (now - since) / BATCH / int(seconds * 15)
+    await theirs.aclose()
+    print_table(
+        f"{BATCH} append calls at once (packed before)",
+        {name: (1 / wall, cpu * 1e6, other * 1e6) for name, (wall, cpu, other) in spent.items()},
+    )
+
+
+def unpacked(command: bytes) -> list[bytes]:
+    """What a packed command holds: it is a reply's array."""
+    reader = hiredis.Reader()
+    reader.feed(command)
+    return reader.gets()
+
+
 async def measure_bytes(server: Server, folder: Path) -> None:
     """What a kept entry costs Redis, everything of its conversation included."""
     print(
@@ -262,6 +307,7 @@ async def run(seconds: float) -> None:
     server = Server(folder)
     try:
         await compare_connections(server, seconds)
+        await compare_appends(server, folder, seconds)
         await measure_appends(server, folder, seconds)
         await measure_bytes(server, folder)
     finally:

@@ -69,7 +69,6 @@ if fresh or new_head > head then
 end
 call('PEXPIRE', row, ARGV[11])
 call('PEXPIRE', entries, ARGV[11])
-call('PEXPIRE', offsets, ARGV[11])
 
 local answer = {gap, cut}
 for _, worker in ipairs(call('HKEYS', KEYS[4])) do

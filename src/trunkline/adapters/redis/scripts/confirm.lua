@@ -13,7 +13,7 @@ end
 for i = 4, #ARGV, 2 do
     call('ZADD', offsets, 'GT', ARGV[i + 1], ARGV[i])
 end
-call('PEXPIRE', offsets, ARGV[3], 'NX')
+call('PEXPIRE', offsets, ARGV[3])
 local members = tonumber(ARGV[2])
 if members < 0 or call('ZCARD', offsets) < members then
     return 0
