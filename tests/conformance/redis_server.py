@@ -26,6 +26,10 @@ from trunkline.model import WorkerId
 START_SECONDS = 10.0
 # A loaded machine stalls: only tests of the bounds make them short.
 PATIENT = {"answer_seconds": 10.0, "read_seconds": 10.0}
+HEAL = {"reconnect_seconds": 0.1, "stall_seconds": 1.0, "pause_seconds": 0.02}
+SHORT_SECONDS = 0.1
+FAR_MORE_SECONDS = 5.0
+"""A bound is judged with room for a machine that has other things to do."""
 
 
 @contextmanager
@@ -141,3 +145,14 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = 15.0)
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"not within {seconds} s: {what}") from None
+
+
+def patient(server: PrivateRedis, **more: object) -> Settings:
+    """Settings of a private server whose answers may take their time."""
+    return Settings(nodes=(server.address,), **{**PATIENT, **HEAL, **more})
+
+
+def hasty(server: PrivateRedis, **more: object) -> Settings:
+    """The same with the bounds short."""
+    short = {"answer_seconds": SHORT_SECONDS, "read_seconds": SHORT_SECONDS}
+    return Settings(nodes=(server.address,), **{**short, **HEAL, **more})
