@@ -39,6 +39,9 @@ def settings_file(folder: Path, name: str) -> Path:
         f'database = "{name}"\nshards = {list(place.shards)}'
         for place in servers.databases
     ]
+    host, port = address_of("redis", "127.0.0.1:26379")
+    require_server("Redis", host, port)
+    lines.append(f'[redis]\nnodes = ["{host}:{port}"]\nprefix = "{name}"')
     host, port = address_of("hbase", "127.0.0.1:26092")
     require_server("HBase", host, port)
     lines.append(f'[hbase]\nhost = "{host}"\nport = {port}\ntable = "{name}"\nregions = 4')

@@ -7,7 +7,9 @@ Each suite is a class of tests that takes its makers by a pytest fixture:
         def make_store(self, tmp_path: Path) -> StoreMaker: ...
 """
 
+from trunkline.testing.conformance.bus import BusMaker, BusSuite, Resubscribe
 from trunkline.testing.conformance.cached import CachedTierSuite, TierMaker
+from trunkline.testing.conformance.cached_eviction import BoundedTierMaker, CachedEvictionSuite
 from trunkline.testing.conformance.clock import SteppedClock
 from trunkline.testing.conformance.cold import ColdStoreSuite
 from trunkline.testing.conformance.heads import HeadsSuite
@@ -17,20 +19,28 @@ from trunkline.testing.conformance.resending import ResendingSuite
 from trunkline.testing.conformance.sealer import SealerSuite
 from trunkline.testing.conformance.stores import StoreMaker, Stores
 from trunkline.testing.conformance.tasks import TaskStoreSuite
+from trunkline.testing.conformance.watching import TiersMaker, WatchingSuite
 from trunkline.testing.conformance.writer import Writer
 
 __all__ = [
+    "BoundedTierMaker",
+    "BusMaker",
+    "BusSuite",
+    "CachedEvictionSuite",
     "CachedTierSuite",
     "ColdStoreSuite",
     "HeadsSuite",
     "HotStoreSuite",
     "MembershipSuite",
     "ResendingSuite",
+    "Resubscribe",
     "SealerSuite",
     "SteppedClock",
     "StoreMaker",
     "Stores",
     "TaskStoreSuite",
     "TierMaker",
+    "TiersMaker",
+    "WatchingSuite",
     "Writer",
 ]

@@ -1,0 +1,84 @@
+"""Which server a key is on: here, the one there is."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from trunkline.adapters.redis.connection import Connection
+from trunkline.adapters.redis.link import Reply, ReplyError
+from trunkline.errors import TierUnavailable
+
+Call = tuple[Connection, bytes]
+"""A packed command and the server that it goes to."""
+
+
+class Servers(Protocol):
+    """One server, or the masters of a cluster."""
+
+    def of(self, tag: bytes) -> Connection:
+        """The server of all keys and channels with this hash tag."""
+        ...
+
+    async def call(self, calls: Sequence[Call], seconds: float) -> list[Reply]:
+        """One reply for each command, in their order.
+
+        Raises `TierUnavailable` if any has none or an error: then any of them may have been
+        carried out or not.
+        """
+        ...
+
+    async def open(self, on_connected: Callable[[], None]) -> None:
+        """Connects; raises `TierUnavailable`. Every connect calls `on_connected`."""
+        ...
+
+    async def run(self) -> None:
+        """Keeps connected until cancelled."""
+        ...
+
+    def look_again(self) -> None:
+        """Something was not where it was thought to be."""
+        ...
+
+    async def close(self) -> None:
+        """Closes the sockets of what is no longer run."""
+        ...
+
+
+class SingleServer:
+    """A `Servers` of one."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def of(self, tag: bytes) -> Connection:
+        """The one."""
+        return self._connection
+
+    async def call(self, calls: Sequence[Call], seconds: float) -> list[Reply]:
+        """One reply for each command, in their order; raises `TierUnavailable`."""
+        replies = await self._connection.call([command for _, command in calls], seconds)
+        if ReplyError in map(type, replies):
+            refuse(replies)
+        return replies
+
+    async def open(self, on_connected: Callable[[], None]) -> None:
+        """Connects; raises `TierUnavailable`."""
+        self._connection.on_connected = on_connected
+        await self._connection.connect()
+
+    async def run(self) -> None:
+        """Keeps connected until cancelled."""
+        await self._connection.run()
+
+    def look_again(self) -> None:
+        """It is nowhere else."""
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._connection.close()
+
+
+def refuse(replies: Sequence[Reply]) -> None:
+    """Raises `TierUnavailable` with the first error among the replies."""
+    for reply in replies:
+        if isinstance(reply, ReplyError):
+            raise TierUnavailable(f"Redis refuses: {reply}")

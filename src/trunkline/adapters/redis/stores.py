@@ -1,0 +1,116 @@
+"""Puts the adapter together: one connection for commands, one for the inbox."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from trunkline.adapters.redis.bus import RedisBus
+from trunkline.adapters.redis.cached import RedisCachedTier
+from trunkline.adapters.redis.cluster import Cluster
+from trunkline.adapters.redis.connection import Connection
+from trunkline.adapters.redis.dialling import Address, Dialler
+from trunkline.adapters.redis.keys import Keys
+from trunkline.adapters.redis.registrations import Registrations, Renewal
+from trunkline.adapters.redis.servers import Servers, SingleServer
+from trunkline.adapters.redis.settings import Settings
+from trunkline.adapters.redis.subscription import Subscription
+from trunkline.adapters.redis.unanswered import Unanswered
+from trunkline.errors import TierUnavailable
+from trunkline.model import ConversationKey, UserId, WorkerId
+from trunkline.ports.clock import Clock
+
+log = logging.getLogger(__name__)
+
+
+class RedisStores:
+    """`cached` and `bus` of one worker, between `async with` and its end."""
+
+    cached: RedisCachedTier
+    bus: RedisBus
+
+    def __init__(
+        self, settings: Settings, worker: WorkerId, clock: Clock, jitter: Callable[[], float]
+    ) -> None:
+        dialler = Dialler(settings, worker)
+        keys = Keys(settings.prefix)
+        self._servers: Servers = _servers(settings, dialler, jitter)
+        servers = self._servers
+        self._watched: Registrations[ConversationKey] = Registrations(
+            servers, worker, settings, keys.watchers
+        )
+        self._presence: Registrations[UserId] = Registrations(
+            servers, worker, settings, keys.workers
+        )
+        tag, channel = keys.inbox(worker)
+        self._subscription = Subscription(channel, tag, servers, dialler, settings, jitter)
+        self._renewal = Renewal(
+            settings, self._subscription.tell_of_gap, self._watched, self._presence
+        )
+        unanswered = Unanswered(clock)
+        self.cached = RedisCachedTier(servers, worker, keys, self._watched, unanswered, settings)
+        self.bus = RedisBus(
+            servers, worker, keys, self._presence, self._subscription, unanswered, settings
+        )
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        await self._servers.open(self._renewal.now)
+        try:
+            await self._subscription.subscribe()
+        except BaseException:
+            await self._servers.close()
+            raise
+        await self._group.__aenter__()
+        self._tasks = [
+            self._group.create_task(part.run())
+            for part in (self._servers, self._subscription, self._renewal)
+        ]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._watched.leave()
+            await self._presence.leave()
+        except TierUnavailable as failure:
+            # Whoever finds nobody listening takes this worker out, or time does.
+            log.info("not taken out of Redis on closing: %s", failure)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            try:
+                # The group learns only of its own cancelling: other errors of the body stay
+                # what they are and are not wrapped.
+                if kind is not None and issubclass(kind, asyncio.CancelledError):
+                    await self._group.__aexit__(kind, error, trace)
+                else:
+                    await self._group.__aexit__(None, None, None)
+            finally:
+                await self._subscription.close()
+                await self._servers.close()
+
+
+def open_redis(
+    settings: Settings, worker: WorkerId, clock: Clock, jitter: Callable[[], float]
+) -> RedisStores:
+    """The cached tier and the bus of one worker: `async with open_redis(...) as stores`.
+
+    `worker` is new at each start; `jitter` draws from [0, 1). Raises `ConfigInvalid` where
+    the settings are wrong, and on entering `TierUnavailable` where Redis cannot be reached,
+    refuses the login or is too old. Later Redis may come and go.
+    """
+    return RedisStores(settings, worker, clock, jitter)
+
+
+def _servers(settings: Settings, dialler: Dialler, jitter: Callable[[], float]) -> Servers:
+    addresses = [Address.parse(node) for node in settings.nodes]
+    if len(addresses) > 1:
+        return Cluster(addresses, dialler, settings, jitter)
+    return SingleServer(Connection(addresses[0], dialler, settings, jitter))
