@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import random
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -17,15 +19,19 @@ from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.mysql.inspection import MysqlInspection
 from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
 from trunkline.adapters.node.listening import Listening
+from trunkline.adapters.redis.stores import open_redis
 from trunkline.app.keys import open_node_sealer, open_token_keys
 from trunkline.app.serving import reachable, run_server, stop_on_signals, tune_interpreter
 from trunkline.config import Config
 from trunkline.core.auditing import AuditReport
 from trunkline.errors import KeyringWrong
 from trunkline.http.ops import serve_ops
+from trunkline.model import WorkerId
 from trunkline.ports.clock import Clock
 from trunkline.services.archiver import Archiver
 from trunkline.services.audit import Audit
+from trunkline.services.backbone import Stores
+from trunkline.services.crossing import Cluster
 from trunkline.services.metrics import Metrics
 
 _log = structlog.get_logger("trunkline.app")
