@@ -6,8 +6,9 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 HERE=$ROOT/deploy/local
 SERVERS=(redis mariadb hbase)
-TESTED=(redis mariadb hbase)
-declare -A PROCESSES=([redis]="redis" [mariadb]="mariadb1 mariadb2" [hbase]="hbase thrift")
+TESTED=(redis mariadb mysql8 hbase)
+declare -A PROCESSES=([redis]="redis" [mariadb]="mariadb1 mariadb2" [hbase]="hbase thrift"
+	[mysql8]="mysql8")
 
 is_up() { # SERVER
 	for process in ${PROCESSES[$1]}; do alive "$process" || return 1; done
