@@ -26,7 +26,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Scenario:
-    """How the generator is run, and the figures that count. `floor`: on the floor as well."""
+    """How the generator is run, and the figures that count.
+
+    `floor`: on the floor as well. `workers`: of a cluster's server.
+    """
 
     title: str
     generator: str
@@ -35,6 +38,7 @@ class Scenario:
     timed: bool = False
     floor: bool = False
     archived: bool = False
+    workers: int = 1
 
 
 LOSSES = (
@@ -149,6 +153,74 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
+# The peers' figures are of the same generator and the same MariaDB (DESIGN section 12).
+CLUSTER_SCENARIOS: dict[str, Scenario] = {
+    "pairs32": Scenario(
+        "64 pairs, 32 in flight",
+        "pairs",
+        (
+            Bar("acked_per_second", "acked/s", "at least", 10_000),
+            Bar("server_cpu_us_per_message", "worker's CPU a message, µs", "at most", 35),
+            Bar("stores_cpu_us_per_message", "the tiers' CPU a message, µs"),
+            Bar("ack_p99_ms", "ack p99, ms"),
+            DELIVERY,
+            *LOSSES,
+        ),
+        {"w": 32},
+        timed=True,
+    ),
+    "pairs1": Scenario(
+        "64 pairs, 1 in flight",
+        "pairs",
+        (
+            Bar("acked_per_second", "acked/s", "at least", 3 * 802),
+            Bar("ack_p99_ms", "ack p99, ms", "at most", 40),
+            DELIVERY,
+            *LOSSES,
+        ),
+        {"w": 1},
+        timed=True,
+    ),
+    "group100": Scenario(
+        "group of 500 online on two workers, 100 messages/s",
+        "group",
+        (
+            Bar("deliveries_per_second", "deliveries/s", "at least", 49_500),
+            Bar("delivery_p99_ms", "delivery p99, ms", "at most", 40),
+            *LOSSES,
+        ),
+        {"n": 500, "rate": 100},
+        timed=True,
+        workers=2,
+    ),
+    "sync": Scenario(
+        "member of 2,000 conversations",
+        "sync",
+        (
+            Bar("changed_ms", "10 changed: sync and pull, ms", "at most", 15),
+            Bar("nothing_ms", "nothing new: sync, ms", "at most", 6),
+            Bar("cold_ms", "cold: sync, ms"),
+        ),
+        {"rounds": 9},
+    ),
+    "herd": Scenario(
+        "500 members return at once over two workers, 1,000 entries behind",
+        "herd",
+        (
+            Bar("last_complete_seconds", "last complete, s", "at most", 6),
+            Bar("incomplete", "incomplete", "at most"),
+        ),
+        {"n": 500, "entries": 1000},
+        workers=2,
+    ),
+    "history": Scenario(
+        "history of a conversation of 3,000",
+        "history",
+        (Bar("newest_80_ms", "newest 80, ms", "at most", 4), Bar("range_1000_ms", "1,000, ms")),
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of the table. `disturbed`: `met` holds for a machine that others used as well."""
@@ -163,10 +235,14 @@ class Line:
     disturbed: bool
 
 
-def judge(results: dict[str, dict[str, Any]], floors: dict[str, dict[str, Any]]) -> list[Line]:
-    """The table: one line for each figure that was measured, in the order of SCENARIOS."""
+def judge(
+    scenarios: dict[str, Scenario],
+    results: dict[str, dict[str, Any]],
+    floors: dict[str, dict[str, Any]],
+) -> list[Line]:
+    """The table: one line for each figure that was measured, in the scenarios' order."""
     lines = []
-    for name, scenario in SCENARIOS.items():
+    for name, scenario in scenarios.items():
         result = results.get(name, {})
         for bar in scenario.bars:
             if bar.figure in result:

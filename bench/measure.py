@@ -5,10 +5,11 @@ import sys
 import time
 from typing import Any
 
+import cluster
 import hot_spots
 import report
 import start_recover
-from bars import SCENARIOS, Scenario, judge
+from bars import CLUSTER_SCENARIOS, SCENARIOS, Scenario, judge
 from processes import (
     BENCH,
     BenchError,
@@ -43,11 +44,12 @@ def archived_after(running: Running) -> float:
 
 def measure_server(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """One scenario on a server of its own."""
-    scenario = SCENARIOS[name]
+    scenario = options.table[name]
     if scenario.generator == "start":
         return start_recover.measure(options.messages, load_seconds=10)
     flags = flags_of(scenario, options)
-    with server(name) as running:
+    opened = cluster.server(name, scenario.workers) if options.cluster else server(name)
+    with opened as running:
         if scenario.generator == "herd":
             flags["metrics"] = running.ops
         result = generate(running, scenario.generator, flags)
@@ -58,7 +60,7 @@ def measure_server(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def measure_floor(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """One scenario on the floor, which has nothing that could drift: a part of the time will do."""
-    scenario = SCENARIOS[name]
+    scenario = options.table[name]
     flags = flags_of(scenario, options) | {"length": f"{min(options.seconds, 10)}s"}
     with floor() as running:
         return generate(running, scenario.generator, flags)
@@ -78,13 +80,13 @@ def measure_all(
     floors: dict[str, dict[str, Any]] = {}
     failed = []
     for name in options.scenarios:
-        print(f"bench: {SCENARIOS[name].title}", file=sys.stderr, flush=True)
+        print(f"bench: {options.table[name].title}", file=sys.stderr, flush=True)
         try:
-            if SCENARIOS[name].floor:
+            if options.table[name].floor:
                 floors[name] = measure_floor(name, options)
             if not options.floor_only:
                 results[name] = measure_server(name, options)
-            if SCENARIOS[name].floor:
+            if options.table[name].floor:
                 floors[name] = better_floor(name, options, floors[name])
         except BenchError as error:
             failed.append(f"{name}: {error}")
@@ -96,7 +98,13 @@ def parse() -> argparse.Namespace:
     """The options; a run of everything writes its results and a profile."""
     parser = argparse.ArgumentParser(description=__doc__, prog="bench/run")
     known = ", ".join(SCENARIOS)
+    of_cluster = ", ".join(CLUSTER_SCENARIOS)
     parser.add_argument("scenarios", nargs="*", metavar="NAME", help=f"all, or some of: {known}")
+    parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help=f"on the tiers of `make cluster-up`; then the scenarios are: {of_cluster}",
+    )
     parser.add_argument("--seconds", type=int, default=60, help="of load where it counts (60)")
     parser.add_argument(
         "--messages", type=int, default=1_000_000, help="that `start` stores first (1,000,000)"
@@ -110,12 +118,14 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--write", action="store_true", help="write results/ (a run of all does)")
     options = parser.parse_args()
-    if unknown := set(options.scenarios) - set(SCENARIOS):
+    options.table = CLUSTER_SCENARIOS if options.cluster else SCENARIOS
+    if unknown := set(options.scenarios) - set(options.table):
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are: {known}")
     if not options.scenarios and not options.floor_only:
         options.write = True
-        options.profile = 10 if options.profile is None else options.profile
-    options.scenarios = options.scenarios or list(SCENARIOS)
+        if not options.cluster:
+            options.profile = 10 if options.profile is None else options.profile
+    options.scenarios = options.scenarios or list(options.table)
     return options
 
 
@@ -137,12 +147,14 @@ def main() -> int:
     build_generator()
     results, floors, failed = measure_all(options)
     profile = profiled(options.profile)
-    lines = judge(results, floors)
+    lines = judge(options.table, results, floors)
     report.show(lines, results, floors)
     if profile:
         print(profile)
     if options.write:
-        report.write(RESULTS, lines, results, floors, profile)
+        report.write(
+            RESULTS, "cluster" if options.cluster else "embedded", lines, results, floors, profile
+        )
     missed = [line for line in lines if line.met is False or (line.bar and line.disturbed)]
     wrong = [name for name, result in results.items() if not result["correct"]]
     for name in wrong:

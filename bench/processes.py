@@ -37,13 +37,19 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Running:
-    """A server under load: where it listens, its process, and the key of its tokens."""
+    """A server under load: where it listens, its process, and the key of its tokens.
+
+    `pids`: the processes whose CPU counts, where these are not `process`; `stores`: those
+    of databases that work for them.
+    """
 
     address: str
     process: subprocess.Popen[bytes]
     ops: str = ""
     key_id: str = "bench"
     secret: str = ""
+    pids: str = ""
+    stores: str = ""
 
 
 def build_generator() -> None:
@@ -180,7 +186,8 @@ def generator_command(running: Running, scenario: str, flags: dict[str, Any]) ->
     arguments = [f"-{name}={value}" for name, value in flags.items()]
     return on_core(
         GENERATOR_CORE, GENERATOR, "-json", "-scenario", scenario, "-address", running.address,
-        "-pids", str(running.process.pid), "-key-id", running.key_id,
+        "-pids", running.pids or str(running.process.pid),
+        "-stores", running.stores, "-key-id", running.key_id,
         "-secret", running.secret, *arguments,
     )  # fmt: skip
 

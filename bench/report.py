@@ -95,18 +95,19 @@ def show(
 
 def write(
     folder: Path,
+    name: str,
     lines: Sequence[Line],
     results: dict[str, dict[str, Any]],
     floors: dict[str, dict[str, Any]],
     profile: str,
 ) -> None:
-    """Writes `latest.json` and `RESULTS.md` into the folder."""
+    """Writes NAME.json and NAME.md into the folder."""
     folder.mkdir(exist_ok=True)
     when = datetime.now(UTC)
     on = machine(folder)
     whole = {"at": when.isoformat(timespec="seconds"), "machine": on, "server": results,
              "floor": floors}  # fmt: skip
-    (folder / "latest.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     rows = ["| " + " | ".join(row) + " |" for row in (HEADINGS, *map(cells, lines))]
     rows.insert(1, "|---" * len(HEADINGS) + "|")
     conditions = (
@@ -118,7 +119,7 @@ def write(
     text += ["Cores that were busy meanwhile, as shares of one:", "", *_usage(results, floors)]
     if profile:
         text += ["", profile]
-    (folder / "RESULTS.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
 
 
 def _usage(results: dict[str, dict[str, Any]], floors: dict[str, dict[str, Any]]) -> list[str]:

@@ -51,7 +51,8 @@ def walk(top: Path) -> Iterator[Path]:
             for name in names
             if name not in SKIPPED_FOLDERS and not name.endswith(("_cache", ".egg-info"))
         )
-        yield from (Path(folder, name) for name in sorted(files))
+        # In a further worktree `.git` is a file, and it names the machine's path.
+        yield from (Path(folder, name) for name in sorted(files) if name != ".git")
 
 
 def modules(*tops: str) -> list[Path]:

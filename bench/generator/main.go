@@ -47,6 +47,7 @@ func parse() (string, *Options, error) {
 	keyID := flag.String("key-id", "bench", "the key id that tokens name")
 	secret := flag.String("secret", "", "the key's secret, base64url")
 	pids := flag.String("pids", "", "the server's processes, for its CPU and memory: 1,2")
+	beside := flag.String("stores", "", "processes of databases that work for the server: 3,4")
 	flag.StringVar(&o.Tag, "tag", strconv.FormatInt(time.Now().UnixMilli(), 36),
 		"opens the names of users and groups: another tag, other users")
 	flag.IntVar(&o.Connections, "n", 0, "pairs; members; connections (64, 500, 1000)")
@@ -67,6 +68,9 @@ func parse() (string, *Options, error) {
 		return "", nil, fmt.Errorf("-secret: %w", err)
 	}
 	if o.Processes, err = ParseProcesses(*pids); err != nil {
+		return "", nil, err
+	}
+	if stores, err = ParseProcesses(*beside); err != nil {
 		return "", nil, err
 	}
 	return *scenario, o, nil

@@ -58,9 +58,13 @@ func (r *Result) Line() string {
 	return strings.Join(parts, "  ")
 }
 
-// Usage measures the processor time of the server and of the generator over some work.
+// stores are the processes of databases that work for the server, for their CPU.
+var stores Processes
+
+// Usage measures the processor time of the server, its stores and the generator over some work.
 type Usage struct {
 	server    Processes
+	storesCPU float64
 	seconds   float64
 	serverCPU float64
 	ownCPU    float64
@@ -69,7 +73,7 @@ type Usage struct {
 
 // StartUsage begins to measure.
 func StartUsage(server Processes) *Usage {
-	return &Usage{server, -float64(now()) / 1e9, -server.CPUSeconds(), -ownCPUSeconds(),
+	return &Usage{server, -stores.CPUSeconds(), -float64(now()) / 1e9, -server.CPUSeconds(), -ownCPUSeconds(),
 		-machineCPUSeconds()}
 }
 
@@ -78,6 +82,7 @@ func (u *Usage) Stop() {
 	u.seconds += float64(now()) / 1e9
 	u.ownCPU += ownCPUSeconds()
 	u.serverCPU += u.server.CPUSeconds()
+	u.storesCPU += stores.CPUSeconds()
 	u.machine += machineCPUSeconds()
 }
 
@@ -87,9 +92,12 @@ func (u *Usage) Put(r *Result, what string, count int64) {
 	r.Put("generator_cpu_share", u.ownCPU/u.seconds)
 	if len(u.server) > 0 {
 		r.Put("server_cpu_share", u.serverCPU/u.seconds)
-		r.Put("others_cpu_share", max(0, u.machine-u.ownCPU-u.serverCPU)/u.seconds)
+		r.Put("others_cpu_share", max(0, u.machine-u.ownCPU-u.serverCPU-u.storesCPU)/u.seconds)
 		if count > 0 {
 			r.Put("server_cpu_us_per_"+what, u.serverCPU/float64(count)*1e6)
+		}
+		if count > 0 && len(stores) > 0 {
+			r.Put("stores_cpu_us_per_"+what, u.storesCPU/float64(count)*1e6)
 		}
 	}
 }

@@ -22,11 +22,12 @@ import uvloop
 from trunkline.adapters.keyring import open_keyring
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.memory.hot import MemoryHotStore
-from trunkline.adapters.redis import RedisStores, Settings, open_redis
 from trunkline.adapters.redis.connection import Connection
 from trunkline.adapters.redis.dialling import Address, Dialler
 from trunkline.adapters.redis.link import pack
 from trunkline.adapters.redis.scripts import SHAS
+from trunkline.adapters.redis.settings import Settings
+from trunkline.adapters.redis.stores import RedisStores, open_redis
 from trunkline.core.appending import AppendPlanner, ConversationWrite
 from trunkline.core.ids import conversation_key, uuid7
 from trunkline.model import ConversationId, Draft, FreshKey, Kind, Seq, UserId, WorkerId

@@ -14,6 +14,7 @@ import msgspec
 from trunkline.adapters.hbase.settings import Settings as HbaseSettings
 from trunkline.adapters.memory.cached import CachedSettings
 from trunkline.adapters.mysql.settings import Settings as MysqlSettings
+from trunkline.adapters.redis.settings import Settings as RedisSettings
 from trunkline.adapters.sqlite.settings import Settings as SqliteSettings
 from trunkline.errors import ConfigInvalid
 from trunkline.gateway.settings import GatewaySettings
@@ -48,6 +49,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cached: CachedSettings = CachedSettings()
     sqlite: SqliteSettings = SqliteSettings()
     mysql: MysqlSettings = MysqlSettings()
+    redis: RedisSettings = RedisSettings()
     hbase: HbaseSettings = HbaseSettings()
 
     @property

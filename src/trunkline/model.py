@@ -12,7 +12,7 @@ ClientMessageId = NewType("ClientMessageId", str)
 ConversationKey = NewType("ConversationKey", int)
 """64 bits: the top 10 are the shard, the rest random."""
 WorkerId = NewType("WorkerId", str)
-"""A worker's boot id: new at each start, so that a dead one is never taken for a living."""
+"""A worker's boot id: new at each start, never used again."""
 Seq = NewType("Seq", int)
 """Position in a conversation: 1, 2, 3 … contiguous. 0 means before the first entry."""
 Digest = NewType("Digest", int)

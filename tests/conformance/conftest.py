@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 pytest.register_assert_rewrite("trunkline.testing.conformance")
 
 import hbase_tables  # noqa: E402
+from addresses import address_of, require_server  # noqa: E402
 from databases import SERVERS, emptied, made_anew  # noqa: E402
-from servers import address_of, require_server  # noqa: E402
 
 from trunkline.adapters.hbase.settings import Settings as HbaseSettings  # noqa: E402
 from trunkline.adapters.keyring import open_keyring  # noqa: E402

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ import pytest
 from trunkline.adapters.hbase import rows, table
 from trunkline.adapters.hbase.idl import idl
 from trunkline.adapters.hbase.opening import open_hbase
+from trunkline.adapters.hbase.pool import connected
 from trunkline.adapters.hbase.settings import Settings
 from trunkline.errors import DataDamaged
 from trunkline.model import (
@@ -60,6 +61,12 @@ class TestColdStore(ColdStoreSuite): ...
 KEY = ConversationKey(7)
 
 
+@pytest.fixture
+def key() -> ConversationKey:
+    """A conversation of this test alone: the table need not be empty."""
+    return ConversationKey(random.getrandbits(60))
+
+
 def segment(first: int, last: int, key: int = KEY, sealed: bytes | None = None) -> Segment:
     sealed = b"sealed %d" % last if sealed is None else sealed
     return Segment(ConversationKey(key), Seq(first), Seq(last), Digest(first << 70 | last), sealed)
@@ -82,7 +89,7 @@ def covered(segments: Sequence[Segment], after: int, up_to: int) -> set[int]:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_read_brings_all_that_is_there_however_segments_overlap(
-    hbase: Settings, seed: int
+    hbase_table: Settings, key: ConversationKey, seed: int
 ) -> None:
     """I8: small ones on long ones, of the longest length, holes between them."""
     rnd = random.Random(seed)
@@ -90,30 +97,32 @@ async def test_a_read_brings_all_that_is_there_however_segments_overlap(
     for _ in range(60):
         first = rnd.randint(1, 2_000)
         length = rnd.choice([1, 1, 2, 10, 100, 255, 256])
-        put.append(segment(first, first + length - 1))
-    async with open_hbase(hbase) as tier:
+        put.append(segment(first, first + length - 1, key))
+    async with open_hbase(hbase_table) as tier:
         await tier.cold.put(put, [])
         for _ in range(150):
             after = rnd.randrange(2_300)
             up_to = after + rnd.choice([1, 2, 80, 300, 1_000])
-            found = await tier.cold.read(KEY, Seq(after), Seq(up_to))
+            found = await tier.cold.read(key, Seq(after), Seq(up_to))
             assert covered(found, after, up_to) == covered(put, after, up_to), (after, up_to)
             assert all(one in put for one in found)
 
 
-async def test_the_longest_segment_is_found_by_its_last_entry(hbase: Settings) -> None:
+async def test_the_longest_segment_is_found_by_its_last_entry(
+    hbase_table: Settings, key: ConversationKey
+) -> None:
     """I8: below more short ones than a page holds."""
-    long = segment(1, 256)
-    short = [segment(seq, seq) for seq in range(2, 256)]
-    async with open_hbase(hbase) as tier:
+    long = segment(1, 256, key)
+    short = [segment(seq, seq, key) for seq in range(2, 256)]
+    async with open_hbase(hbase_table) as tier:
         await tier.cold.put([long, *short], [])
-        assert await tier.cold.read(KEY, Seq(255), Seq(256)) == [long]
-        assert covered(await tier.cold.read(KEY, Seq(0), Seq(300)), 0, 300) == set(range(1, 257))
+        assert await tier.cold.read(key, Seq(255), Seq(256)) == [long]
+        assert covered(await tier.cold.read(key, Seq(0), Seq(300)), 0, 300) == set(range(1, 257))
 
 
-async def test_a_segment_that_reads_could_miss_is_refused(hbase: Settings) -> None:
+async def test_a_segment_that_reads_could_miss_is_refused(hbase_table: Settings) -> None:
     """I8: no read looks further back than 256 entries."""
-    async with open_hbase(hbase) as tier:
+    async with open_hbase(hbase_table) as tier:
         with pytest.raises(AssertionError, match="I8"):
             await tier.cold.put([segment(1, 257)], [])
 
@@ -132,15 +141,17 @@ async def test_neighbouring_conversations_do_not_mix(hbase: Settings) -> None:
             assert [one async for one in found] == [segment(1, 9, key)]
 
 
-async def test_a_segment_larger_than_a_cell_comes_back_whole(hbase: Settings) -> None:
+async def test_a_segment_larger_than_a_cell_comes_back_whole(
+    hbase_table: Settings, key: ConversationKey
+) -> None:
     """HBase refuses cells of more than 10 MiB."""
-    large = segment(1, 2, sealed=random.Random(1).randbytes(11 << 20))
-    smaller = segment(1, 2, sealed=b"erased")
-    async with open_hbase(hbase) as tier:
+    large = segment(1, 2, key, sealed=random.Random(1).randbytes(11 << 20))
+    smaller = segment(1, 2, key, sealed=b"erased")
+    async with open_hbase(hbase_table) as tier:
         await tier.cold.put([large], [])
-        assert await tier.cold.read(KEY, Seq(0), Seq(2)) == [large]
+        assert await tier.cold.read(key, Seq(0), Seq(2)) == [large]
         await tier.cold.put([smaller], [])
-        assert await tier.cold.read(KEY, Seq(0), Seq(2)) == [smaller]
+        assert await tier.cold.read(key, Seq(0), Seq(2)) == [smaller]
 
 
 async def test_keys_come_in_order_in_bounded_memory(
@@ -160,70 +171,107 @@ async def test_keys_come_in_order_in_bounded_memory(
         assert [key async for key in of_any] == sorted([*keys, *only_metadata])
 
 
-async def test_an_inspection_gives_segments_by_first_and_last(hbase: Settings) -> None:
+async def test_an_inspection_gives_segments_by_first_and_last(
+    hbase_table: Settings, key: ConversationKey
+) -> None:
     """More than a page of them, and several of one first."""
-    put = [segment(first, first + n) for first in range(1, 12) for n in (0, 1, 5)]
-    async with open_hbase(hbase) as tier:
-        await tier.cold.put(put, [metadata(KEY)])
-        assert [one async for one in tier.inspection.segments(KEY)] == put
-        assert await tier.inspection.metadata(KEY) == metadata(KEY)
+    put = [segment(first, first + n, key) for first in range(1, 12) for n in (0, 1, 5)]
+    async with open_hbase(hbase_table) as tier:
+        await tier.cold.put(put, [metadata(key)])
+        assert [one async for one in tier.inspection.segments(key)] == put
+        assert await tier.inspection.metadata(key) == metadata(key)
         assert await tier.inspection.faults() == []
 
 
-HEAD = rows.put_segment(segment(1, 9)).columnValues[0].value
+def head(first: int, last: int, key: int) -> bytes:
+    """The head cell of a segment whose sealed bytes are `sealed 9`."""
+    put = rows.put_segment(segment(first, last, key, b"sealed 9"))
+    return bytes(put.columnValues[0].value)
+
+
+def metadata_cell(key: int) -> bytes:
+    return bytes(rows.put_metadata(metadata(key)).columnValues[0].value)
 
 
 @pytest.mark.parametrize(
     "cells",
     [
-        {b"0": b"sealed 9"},
-        {b"h": HEAD},
-        {b"h": HEAD, b"0": b"sealed"},
-        {b"h": rows.put_segment(segment(2, 9)).columnValues[0].value, b"0": b"sealed 9"},
-        {b"h": rows.put_segment(segment(1, 9, 8)).columnValues[0].value, b"0": b"sealed 9"},
-        {b"h": HEAD[:-1] + b"\xff", b"0": b"sealed"},
+        lambda key: {b"0": b"sealed 9"},
+        lambda key: {b"h": head(1, 9, key)},
+        lambda key: {b"h": head(1, 9, key), b"0": b"sealed"},
+        lambda key: {b"h": head(2, 9, key), b"0": b"sealed 9"},
+        lambda key: {b"h": head(1, 9, key + 1), b"0": b"sealed 9"},
+        lambda key: {b"h": head(1, 9, key)[:-4] + b"\xff" * 4, b"0": b"sealed"},
     ],
     ids=["no head", "no piece", "short piece", "other range", "other key", "missing pieces"],
 )
 async def test_a_row_that_does_not_hold_what_its_key_names_is_damage(
-    hbase: Settings, cells: dict[bytes, bytes]
+    hbase_table: Settings, key: ConversationKey, cells: Callable[[int], dict[bytes, bytes]]
 ) -> None:
     """And no answer; the conversations beside it are served."""
-    async with open_hbase(hbase) as tier:
-        await tier.cold.put([segment(1, 9, 6)], [])
-        await hbase_tables.put_row(hbase, rows.put_segment(segment(1, 9)).row, cells)
+    beside = segment(1, 9, key + 1)
+    async with open_hbase(hbase_table) as tier:
+        await tier.cold.put([beside], [])
+        await hbase_tables.put_row(
+            hbase_table, rows.put_segment(segment(1, 9, key)).row, cells(key)
+        )
         with pytest.raises(DataDamaged):
-            await tier.cold.read(KEY, Seq(0), Seq(9))
+            await tier.cold.read(key, Seq(0), Seq(9))
         with pytest.raises(DataDamaged):
-            assert [one async for one in tier.inspection.segments(KEY)]
-        assert await tier.cold.read(ConversationKey(6), Seq(0), Seq(9)) == [segment(1, 9, 6)]
+            assert [one async for one in tier.inspection.segments(key)]
+        assert await tier.cold.read(beside.key, Seq(0), Seq(9)) == [beside]
 
 
 @pytest.mark.parametrize(
     "cells",
     [
-        {b"m": b"\x93nonsense"},
-        {b"h": HEAD},
-        {b"m": rows.put_metadata(metadata(8)).columnValues[0].value},
+        lambda key: {b"m": b"\x93nonsense"},
+        lambda key: {b"h": head(1, 9, key)},
+        lambda key: {b"m": metadata_cell(key + 1)},
     ],
     ids=["does not decode", "missing", "another's"],
 )
 async def test_metadata_that_is_not_the_conversations_is_damage(
-    hbase: Settings, cells: dict[bytes, bytes]
+    hbase_table: Settings, key: ConversationKey, cells: Callable[[int], dict[bytes, bytes]]
 ) -> None:
-    async with open_hbase(hbase) as tier:
-        await hbase_tables.put_row(hbase, rows.prefix(KEY), cells)
+    """Served to nobody, and told to an audit."""
+    async with open_hbase(hbase_table) as tier:
+        await hbase_tables.put_row(hbase_table, rows.prefix(key), cells(key))
         with pytest.raises(DataDamaged):
-            await tier.cold.metadata(KEY)
+            await tier.cold.metadata(key)
         with pytest.raises(DataDamaged):
-            await tier.inspection.metadata(KEY)
+            await tier.inspection.metadata(key)
 
 
-async def test_a_row_key_that_is_none_is_told_after_the_keys(hbase: Settings) -> None:
+async def test_the_last_put_counts_whatever_the_servers_clocks_say(
+    hbase_table: Settings, key: ConversationKey
+) -> None:
+    """DESIGN section 10: given a clock that goes back, an erased body stays erased."""
+    async with open_hbase(hbase_table) as tier:
+        await tier.cold.put([segment(1, 9, key, b"before")], [])
+        await tier.cold.put([segment(1, 9, key, b"erased")], [])
+        (found,) = await tier.cold.read(key, Seq(0), Seq(9))
+        assert found.sealed == b"erased"
+    async with connected(hbase_table, random.Random()) as pool:
+        row = await pool.call(
+            "get",
+            hbase_table.table.encode(),
+            idl.TGet(row=rows.put_segment(segment(1, 9, key)).row),
+        )
+    assert {value.timestamp for value in row.columnValues} == {1}
+
+
+OF_ANOTHER_HASH = b"\xff\xff" + rows.put_segment(segment(1, 9, 4)).row[2:]
+
+
+@pytest.mark.parametrize(
+    "row", [b"\0" * 26, b"\xff", OF_ANOTHER_HASH], ids=["no range", "short", "other hash"]
+)
+async def test_a_row_key_that_is_none_is_told_after_the_keys(hbase: Settings, row: bytes) -> None:
     """What the others name comes all the same."""
     async with open_hbase(hbase) as tier:
         await tier.cold.put([segment(1, 9, key) for key in (1, 2, 3)], [])
-        await hbase_tables.put_row(hbase, b"\x00" * 26, {b"h": b"h"})
+        await hbase_tables.put_row(hbase, row, {b"h": b"h"})
         found = tier.cold.keys()
         assert [await anext(found) for _ in range(3)] == [1, 2, 3]
         with pytest.raises(DataDamaged):

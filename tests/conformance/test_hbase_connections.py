@@ -20,22 +20,24 @@ from trunkline.errors import TierUnavailable
 from trunkline.model import ConversationKey, Seq
 from trunkline.testing.proxy import Proxy
 
+# Conversations that no other module touches: the table need not be empty.
+KEYS = 1_000_000
 HASTY = {"call_seconds": 0.5, "connect_seconds": 0.5, "attempts": 2, "backoff_seconds": 0.01}
 
 
 @pytest.fixture
-async def proxy(hbase: Settings) -> AsyncIterator[Proxy]:
-    async with Proxy(hbase.host, hbase.port, random.Random(1)) as proxy:
+async def proxy(hbase_table: Settings) -> AsyncIterator[Proxy]:
+    async with Proxy(hbase_table.host, hbase_table.port, random.Random(1)) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def open_through(hbase: Settings, proxy: Proxy) -> Callable[..., Any]:
+def open_through(hbase_table: Settings, proxy: Proxy) -> Callable[..., Any]:
     """Opens the tier through the proxy, with settings of its own."""
 
     @asynccontextmanager
     async def opened(**values: object) -> AsyncIterator[HbaseTier]:
-        settings = msgspec.structs.replace(hbase, port=proxy.port, **values)
+        settings = msgspec.structs.replace(hbase_table, port=proxy.port, **values)
         async with open_hbase(settings, random.Random(2)) as tier:
             yield tier
 
@@ -44,11 +46,11 @@ def open_through(hbase: Settings, proxy: Proxy) -> Callable[..., Any]:
 
 def one_of(key: int) -> Any:
     """A segment that says whose it is."""
-    return segment(1, 9, key, b"of %d " % key * 50)
+    return segment(1, 9, KEYS + key, b"of %d " % key * 50)
 
 
 async def read(tier: HbaseTier, key: int) -> object:
-    return await tier.cold.read(ConversationKey(key), Seq(0), Seq(9))
+    return await tier.cold.read(ConversationKey(KEYS + key), Seq(0), Seq(9))
 
 
 async def unavailable(question: Awaitable[object]) -> float:
@@ -141,23 +143,38 @@ async def test_a_silent_server_is_waited_for_as_long_as_the_settings_say(
 async def test_an_answer_that_drips_is_given_up_in_time(
     open_through: Callable[..., Any], proxy: Proxy
 ) -> None:
-    """A byte now and then is not silence, but no answer either."""
+    """A little now and then is not silence, but no answer either."""
+    large = segment(1, 9, KEYS + 99, bytes(100_000))
     async with open_through(**HASTY) as tier:
-        await tier.cold.put([one_of(1)], [])
-        proxy.slice_bytes, proxy.latency_seconds = 1, (0.02, 0.02)
-        assert await unavailable(read(tier, 1)) < 2.0
+        await tier.cold.put([large], [])
+        # The question passes in one slice, the answer would take 4 s.
+        proxy.slice_bytes, proxy.latency_seconds = 500, (0.02, 0.02)
+        assert await unavailable(read(tier, 99)) < 2.0
 
 
 async def test_no_more_connections_are_open_than_the_settings_say(
     open_through: Callable[..., Any], proxy: Proxy
 ) -> None:
-    """However many ask; who waits for a turn too long is told so."""
+    """However many ask."""
     async with open_through(connections=3) as tier:
         await tier.cold.put([one_of(key) for key in range(30)], [])
         proxy.latency_seconds = (0.001, 0.01)
         found = await asyncio.gather(*(read(tier, key) for key in range(30)))
         assert found == [[one_of(key)] for key in range(30)]
         assert proxy.most_open <= 3
+
+
+async def test_who_waits_for_a_turn_too_long_is_told_so(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Given one connection and a silent server, when two ask, then neither waits for ever."""
+    async with open_through(**HASTY, connections=1) as tier:
+        proxy.pause()
+        first = asyncio.ensure_future(read(tier, 1))
+        await proxy.until_held(seconds=5)
+        with pytest.raises(TierUnavailable, match="busy"):
+            await read(tier, 2)
+        await unavailable(first)
 
 
 async def test_a_cancelled_question_takes_its_connection_along(
@@ -275,10 +292,24 @@ async def test_an_answer_that_nobody_awaits_is_not_taken_for_the_next() -> None:
 
 async def test_an_idle_connection_with_something_to_read_is_not_quiet() -> None:
     """The server's end, or an answer that nobody awaits: it is not asked again."""
-    async with liar(reply(b"tableExists", 1)) as port:
+    late = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1_024)
+        writer.write(reply(b"tableExists", 1))
+        await late.wait()
+        writer.write(reply(b"tableExists", 1))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
         connection = Connection("127.0.0.1", port, connect_seconds=1)
         assert not connection.is_quiet()
         assert await asyncio.to_thread(connection.call, "tableExists", (None,), 1.0)
         assert connection.is_quiet()
+        late.set()
+        async with asyncio.timeout(5):
+            while connection.is_quiet():
+                await asyncio.sleep(0.001)
         connection.abort()
-        assert not connection.is_quiet()

@@ -10,14 +10,17 @@ from typing import Any
 import hbase_tables
 import msgspec
 import pytest
+from test_hbase import segment
 
 from trunkline.adapters.hbase.idl import idl
+from trunkline.adapters.hbase.inspection import HbaseColdInspection
 from trunkline.adapters.hbase.layout import table_name
 from trunkline.adapters.hbase.migrate import migrate_hbase
 from trunkline.adapters.hbase.opening import open_hbase
 from trunkline.adapters.hbase.pool import connected
 from trunkline.adapters.hbase.settings import Settings
 from trunkline.errors import ConfigInvalid, StoreNewer, StoreNotMigrated, TierUnavailable
+from trunkline.model import Seq
 from trunkline.testing.proxy import Proxy
 
 
@@ -51,6 +54,9 @@ async def test_a_table_that_is_not_there_is_made_once(absent: Settings) -> None:
     with pytest.raises(StoreNotMigrated, match="trunkline migrate"):
         async with open_hbase(absent):
             pass
+    async with connected(absent, random.Random()) as pool:
+        (fault,) = await HbaseColdInspection(pool, absent.table).faults()
+    assert "trunkline migrate" in fault.what
     assert await migrate_hbase(absent)
     assert not await migrate_hbase(absent)
     async with open_hbase(absent) as tier:
@@ -131,6 +137,25 @@ async def test_a_table_that_is_switched_off_is_unavailable(absent: Settings) -> 
             pass
     async with connected(absent, random.Random()) as pool:
         await pool.call("deleteTable", table_name(absent.table), seconds=60.0)
+
+
+async def test_the_last_put_counts_when_regions_have_moved_and_files_lie_side_by_side(
+    absent: Settings,
+) -> None:
+    """All cells have one timestamp: HBase then goes by the order of its write-ahead log."""
+    absent = msgspec.structs.replace(absent, regions=1)
+    await migrate_hbase(absent)
+    for number in range(3):
+        put = segment(1, 9, sealed=b"%d" % number)
+        async with open_hbase(absent) as tier:
+            await tier.cold.put([put], [])
+            assert await tier.cold.read(put.key, Seq(0), Seq(9)) == [put]
+        # A region that closes writes its memory into a file of its own.
+        async with connected(absent, random.Random()) as pool:
+            await pool.call("disableTable", table_name(absent.table), seconds=60.0)
+            await pool.call("enableTable", table_name(absent.table), seconds=60.0)
+        async with open_hbase(absent) as tier:
+            assert await tier.cold.read(put.key, Seq(0), Seq(9)) == [put]
 
 
 async def test_a_server_that_is_not_there_is_unavailable(hbase_server: Settings) -> None:

@@ -17,6 +17,7 @@ from trunkline.model import ConversationKey, EndpointId, OffsetMove, Seq, UserId
 from trunkline.testing.conformance import (
     CachedTierSuite,
     ColdStoreSuite,
+    HeadsSuite,
     HotStoreSuite,
     MembershipSuite,
     ResendingSuite,
@@ -100,6 +101,9 @@ def make_tier() -> TierMaker:
 
 
 class TestHotStore(HotStoreSuite): ...
+
+
+class TestHeads(HeadsSuite): ...
 
 
 class TestMembership(MembershipSuite): ...

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from databases import database
+from databases import database, emptied
 
 from trunkline.adapters.memory.cold import MemoryColdStore
+from trunkline.adapters.mysql import append as appending
 from trunkline.adapters.mysql.migrate import migrate, newest_version, version
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import open_mysql
@@ -19,6 +20,7 @@ from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
 from trunkline.ports.tasks import TaskStore
 from trunkline.testing.conformance import (
+    HeadsSuite,
     HotStoreSuite,
     MembershipSuite,
     ResendingSuite,
@@ -26,7 +28,12 @@ from trunkline.testing.conformance import (
     TaskStoreSuite,
     Writer,
 )
-from trunkline.testing.conformance.writer import seq_of
+from trunkline.testing.conformance.writer import (
+    check_view,
+    known_seq_of,
+    refusal_of,
+    seq_of,
+)
 
 
 @dataclass
@@ -56,6 +63,9 @@ def make_store(settings: Settings) -> MysqlMaker:
 
 
 class TestHotStore(HotStoreSuite): ...
+
+
+class TestHeads(HeadsSuite): ...
 
 
 class TestMembership(MembershipSuite): ...
@@ -109,6 +119,53 @@ async def test_two_workers_write_one_conversation_without_a_hole_or_a_double(
             assert seqs.setdefault(draft.client_message_id, outcome.seq) == outcome.seq
         assert sorted(seqs.values()) == list(range(2, 62))
         assert seq_of((await writer.append(one.hot, writer.message("g", "ann", "x")))[0]) == 62
+
+
+async def test_a_conversation_that_an_operator_took_away_can_be_made_again(
+    settings: Settings, writer: Writer
+) -> None:
+    """What a worker remembers of it leads to no row; nobody else holds that."""
+    async with open_mysql(settings, SteppedClock()) as stores:
+        for name in ("one", "other"):
+            await writer.append(stores.hot, writer.create("g", "ann", f"c-{name}"))
+            drafts = [writer.message("g", "ann", f"{name}-{i}") for i in range(3)]
+            assert [seq_of(o) for o in await writer.append(stores.hot, *drafts)] == [2, 3, 4]
+            await emptied(settings)
+        draft = writer.message("g", "ann", "late")
+        assert refusal_of((await writer.append(stores.hot, draft))[0]) == "not_member"
+
+
+async def test_a_batch_larger_than_a_statement_may_be_goes_in_parts(
+    settings: Settings, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appending, "_STATEMENT_BYTES", 3_000)
+    async with open_mysql(settings, SteppedClock()) as stores:
+        groups = ["g", "h"]
+        await writer.append(stores.hot, *(writer.create(g, "ann", "c", ["bob"]) for g in groups))
+        drafts = [
+            writer.message(g, "ann", f"{i}", "x" * (50 * i)) for i in range(40) for g in groups
+        ]
+        outcomes = await writer.append(stores.hot, *drafts)
+        assert [seq_of(o) for o in outcomes[::2]] == list(range(2, 42))
+        for group in groups:
+            entries = await check_view(writer, stores.hot, "bob", group)
+            assert [len(e.body) for e in entries[1:]] == [50 * i for i in range(40)]
+
+
+async def test_a_resend_that_would_be_refused_today_answers_with_its_seq(
+    settings: Settings, writer: Writer
+) -> None:
+    """I6: who has left since gets the answer that was lost, for what is known and no more."""
+    async with open_mysql(settings, SteppedClock()) as stores:
+        await writer.append(stores.hot, writer.create("g", "ann", "c", ["bob"]))
+        sent = [writer.message("g", "bob", "m"), writer.leave("g", "bob", "l")]
+        await writer.append(stores.hot, *sent)
+        outcomes = await writer.append(
+            stores.hot, writer.message("g", "bob", "n"), *sent, writer.message("g", "ann", "o")
+        )
+        assert refusal_of(outcomes[0]) == "not_member"
+        assert [known_seq_of(o) for o in outcomes[1:3]] == [2, 3]
+        assert seq_of(outcomes[3]) == 4
 
 
 async def test_a_cancelled_query_never_gives_its_rows_to_another(settings: Settings) -> None:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-
 import pytest
 from databases import database, everywhere
+from nothing_cold import NothingCold
 
 from trunkline.adapters.mysql.inspection import MysqlInspection
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import open_mysql
 from trunkline.core.auditing import AuditReport
 from trunkline.model import (
-    ColdMetadata,
     ConversationKey,
     EndpointId,
     MarkerMove,
     OffsetMove,
-    Segment,
     Seq,
     UserId,
 )
 from trunkline.ports.hot import HotStore
-from trunkline.ports.inspection import HotInspection, StoreFault
+from trunkline.ports.inspection import HotInspection
 from trunkline.services.audit import Audit
 from trunkline.testing.conformance import SteppedClock, Writer
 from trunkline.testing.conformance.writer import name_on_shard_of, read_all, view
@@ -31,24 +28,6 @@ LOW, HIGH = 5, (1 << 64) - 5
 """Keys of the first and of the last shard."""
 USERS = ["bob", "cid", "dan", "eve"]
 LONG = 1_100
-
-
-class NothingCold:
-    """A `ports.inspection.ColdInspection` of a tier that holds nothing yet."""
-
-    async def faults(self) -> Sequence[StoreFault]:
-        return ()
-
-    async def keys(self) -> AsyncIterator[ConversationKey]:
-        for key in ():
-            yield key
-
-    async def segments(self, key: ConversationKey) -> AsyncIterator[Segment]:
-        for segment in ():
-            yield segment
-
-    async def metadata(self, key: ConversationKey) -> ColdMetadata | None:
-        return None
 
 
 async def audit(hot: HotInspection, writer: Writer) -> AuditReport:

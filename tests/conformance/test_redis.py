@@ -9,7 +9,9 @@ from urllib.parse import quote
 import pytest
 from redis_server import client_of, keys_of, opened, shared_settings, until
 
-from trunkline.adapters.redis import EvictionCause, RedisCachedTier, RedisStores, Settings
+from trunkline.adapters.redis.cached import EvictionCause, RedisCachedTier
+from trunkline.adapters.redis.settings import Settings
+from trunkline.adapters.redis.stores import RedisStores
 from trunkline.model import ConversationKey, EndpointId, OffsetMove, Seq, WorkerId
 from trunkline.ports.bus import Bus
 from trunkline.ports.cached import CachedTier

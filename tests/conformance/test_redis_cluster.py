@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from redis_server import PATIENT, PrivateRedis, free_port, opened, private_redis
 
-from trunkline.adapters.redis import Settings
 from trunkline.adapters.redis.cluster import SLOTS, slot_of
+from trunkline.adapters.redis.settings import Settings
 from trunkline.errors import ConfigInvalid, TierUnavailable
 from trunkline.model import ConversationKey, EndpointId, OffsetMove, Seq, UserId, WorkerId
 from trunkline.ports.bus import Bus

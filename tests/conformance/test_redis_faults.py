@@ -22,7 +22,8 @@ from redis_server import (
     until,
 )
 
-from trunkline.adapters.redis import RedisStores, Settings
+from trunkline.adapters.redis.settings import Settings
+from trunkline.adapters.redis.stores import RedisStores
 from trunkline.errors import TierUnavailable
 from trunkline.model import ConversationKey, EndpointId, Seq, UserId, WorkerId
 from trunkline.ports.cached import CachedTier

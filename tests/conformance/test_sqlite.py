@@ -20,6 +20,7 @@ from trunkline.ports.hot import Decide, HotStore
 from trunkline.ports.tasks import TaskStore
 from trunkline.testing.conformance import (
     ColdStoreSuite,
+    HeadsSuite,
     HotStoreSuite,
     MembershipSuite,
     ResendingSuite,
@@ -91,6 +92,9 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> EmbeddedMaker:
 
 
 class TestHotStore(HotStoreSuite): ...
+
+
+class TestHeads(HeadsSuite): ...
 
 
 class TestMembership(MembershipSuite): ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -13,7 +13,7 @@ from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.hot import MemoryHotStore
 from trunkline.client import Client
 from trunkline.core.appending import AppendState, ConversationWrite, Decision
-from trunkline.model import Draft, Entry
+from trunkline.model import ConversationKey, Draft, Entry, WorkerId
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import Decide
@@ -125,9 +125,11 @@ class PushesToWhoeverWasMember(SimulatedServer):
 class SlowCachedTier(MemoryCachedTier):
     """Takes long over what was committed: much happens between a commit and its fan-out."""
 
-    async def append(self, writes: Sequence[ConversationWrite]) -> None:
+    async def append(
+        self, writes: Sequence[ConversationWrite]
+    ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         await asyncio.sleep(0.8)
-        await super().append(writes)
+        return await super().append(writes)
 
 
 class FansOutLate(SimulatedServer):

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.client.link import Link
 from trunkline.core.appending import ConversationWrite
-from trunkline.model import ClientMessageId, ConversationId, EndpointId, Seq, UserId
+from trunkline.model import (
+    ClientMessageId,
+    ConversationId,
+    ConversationKey,
+    EndpointId,
+    Seq,
+    UserId,
+    WorkerId,
+)
 from trunkline.ports.cached import CachedTier
 from trunkline.testing.clock import SimulatedClock
 from trunkline.testing.loop import SimulatedLoop
@@ -91,9 +99,11 @@ class HeldCachedTier(MemoryCachedTier):
         self.open = asyncio.Event()
         self.open.set()
 
-    async def append(self, writes: Sequence[ConversationWrite]) -> None:
+    async def append(
+        self, writes: Sequence[ConversationWrite]
+    ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         await self.open.wait()
-        await super().append(writes)
+        return await super().append(writes)
 
 
 class HeldServer(SimulatedServer):

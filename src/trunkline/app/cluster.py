@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,22 +15,23 @@ from trunkline.adapters.hbase.migrate import migrate_hbase
 from trunkline.adapters.hbase.opening import HbaseTier, open_hbase
 from trunkline.adapters.jwt import JwtAuthenticator
 from trunkline.adapters.keyring import KeyringSealer
-from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.mysql.inspection import MysqlInspection
 from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
 from trunkline.adapters.node.listening import Listening
+from trunkline.adapters.redis.stores import open_redis
 from trunkline.app.keys import open_node_sealer, open_token_keys
 from trunkline.app.serving import reachable, run_server, stop_on_signals, tune_interpreter
 from trunkline.config import Config
 from trunkline.core.auditing import AuditReport
 from trunkline.errors import KeyringWrong
 from trunkline.http.ops import serve_ops
-from trunkline.ports.cached import CachedTier
+from trunkline.model import WorkerId
 from trunkline.ports.clock import Clock
 from trunkline.services.archiver import Archiver
 from trunkline.services.audit import Audit
 from trunkline.services.backbone import Stores
+from trunkline.services.crossing import Cluster
 from trunkline.services.metrics import Metrics
 
 _log = structlog.get_logger("trunkline.app")
@@ -63,16 +65,24 @@ async def migrate(config: Config) -> list[tuple[str, list[int]]]:
 async def serve_worker(config: Config, *, on_listening: Callable[[Listening], None]) -> None:
     """Runs one worker until SIGTERM or SIGINT, then drains it.
 
-    Raises what keeps it from starting: `StorageUnavailable`, `StoreNotMigrated`,
-    `StoreNewer`, `ServerUnsafe`, `KeyringMissing`, `KeyringWrong`, `AddressInUse`.
+    Raises what keeps it from starting: `StorageUnavailable`, `TierUnavailable`,
+    `StoreNotMigrated`, `StoreNewer`, `ServerUnsafe`, `KeyringMissing`, `KeyringWrong`,
+    `AddressInUse`.
     """
     tune_interpreter()
     clock = SystemClock()
-    async with open_tiers(config, clock) as tiers:
+    worker = WorkerId(secrets.token_hex(8))
+    async with (
+        open_tiers(config, clock) as tiers,
+        open_redis(config.redis, worker, clock, random.random) as redis,
+    ):
+        hot = tiers.hot.hot
         keys = open_token_keys(config.data_path, create=False)
-        stores = _stores(
-            tiers, MemoryCachedTier(clock, config.cached), JwtAuthenticator(keys, clock), clock
-        )
+        stores = Stores(
+            hot, tiers.hot.tasks, tiers.cold.cold, redis.cached, tiers.sealer,
+            JwtAuthenticator(keys, clock), clock, secrets.randbits,
+            cluster=Cluster(worker, redis.bus, hot), lanes=hot.lanes, lane_of=hot.lane_of,
+        )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             upkeep = group.create_task(tiers.hot.upkeep.run())
             await run_server(
@@ -124,13 +134,3 @@ async def open_tiers(config: Config, clock: Clock) -> AsyncIterator[Tiers]:
             raise KeyringWrong("No keyring was agreed on: run `trunkline migrate`.")
         sealer.verify_sentinel(hot.sentinel)
         yield Tiers(hot, cold, sealer)
-
-
-def _stores(
-    tiers: Tiers, cached: CachedTier, authenticator: JwtAuthenticator, clock: Clock
-) -> Stores:
-    hot = tiers.hot.hot
-    return Stores(
-        hot, tiers.hot.tasks, tiers.cold.cold, cached, tiers.sealer, authenticator, clock,
-        secrets.randbits, lanes=hot.lanes, lane_of=hot.lane_of,
-    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The shape of an opened data key, as decisions use it."""
+"""The shapes of opened keys, as decisions use them."""
 
 from typing import Protocol
 
@@ -17,4 +17,18 @@ class Cipher(Protocol):
 
     def open(self, blob: bytes, associated_data: bytes) -> bytes:
         """Returns the plaintext; raises `SealBroken` if anything was changed or moved."""
+        ...
+
+
+class PacketCipher(Protocol):
+    """The key of what one boot of a worker sends to others."""
+
+    def seal(self, plaintext: bytes, associated_data: bytes) -> bytes:
+        """Returns header, nonce and ciphertext; the nonce counts up."""
+        ...
+
+    def open(self, blob: bytes, associated_data: bytes) -> bytes:
+        """Returns the plaintext; raises `SealBroken` if anything was changed or moved, or if
+        it was sealed with a key that is not at hand.
+        """
         ...

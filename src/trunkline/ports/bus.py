@@ -1,4 +1,4 @@
-"""Bus: carries packets between workers' inboxes, and says who serves whom (DESIGN section 3)."""
+"""Bus: carries packets between the inboxes of workers, and knows who serves which user."""
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Protocol
@@ -7,34 +7,39 @@ from trunkline.model import UserId, WorkerId
 
 
 class Bus(Protocol):
-    """May lose packets, repeats none, keeps one publisher's order."""
+    """May lose packets, repeats none, and keeps the order of one publisher's to one inbox.
+
+    A packet is sealed; the bus neither opens nor keeps it. `present` and `absent` swallow a
+    bus that does not answer: the loss costs time, never data.
+    """
 
     async def publish(self, packets: Mapping[WorkerId, bytes]) -> Collection[WorkerId]:
-        """Sends each worker its packet, in one round trip.
+        """Puts one packet into each of these inboxes, in one round trip.
 
-        Returns those whose inbox nobody listens to: their entries may be removed. Raises
-        `TierUnavailable` when the bus did not answer within its bound; the packets may
-        have arrived or not.
+        Returns those whose inbox nobody listens to. Raises `TierUnavailable`; whether any
+        packet arrived is unknown then.
         """
         ...
 
     def received(self) -> AsyncIterator[bytes | None]:
-        """The packets of this worker's inbox, for one reader.
+        """This worker's inbox, without end.
 
-        None: the subscription was made anew, anything before it may be lost.
+        None: the subscription was made anew, or the server is another one; anything before
+        may be lost, and so may what this worker registered. It comes too once the server
+        answers again after a `present`, or a `watch` of the cached tier, that was swallowed.
         """
         ...
 
     async def present(self, users: Collection[UserId]) -> None:
-        """This worker serves connections of these users."""
+        """From when it returns, `workers_of` names this worker for these users."""
         ...
 
     async def absent(self, users: Collection[UserId], worker: WorkerId | None = None) -> None:
-        """This worker, or one that died, serves none of these users any more."""
+        """This worker (None), or one that is dead, serves these users no more."""
         ...
 
     async def workers_of(self, users: Collection[UserId]) -> Mapping[UserId, Collection[WorkerId]]:
-        """Which other workers serve these users; absent where none.
+        """Which OTHER workers serve each of these users; absent where none.
 
         Raises `TierUnavailable`.
         """

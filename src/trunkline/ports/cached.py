@@ -16,17 +16,21 @@ from trunkline.model import (
 
 
 class CachedTier(Protocol):
-    """A copy that may vanish at any moment: its loss costs time, never data."""
+    """A copy that may vanish at any moment: its loss costs time, never data.
+
+    It also knows which workers watch a conversation, that is, have to be told what is
+    committed there. Every method but `append` swallows a tier that does not answer.
+    """
 
     async def append(
         self, writes: Sequence[ConversationWrite]
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
-        """Takes over what a batch committed; returns which other workers watch what it wrote.
+        """Takes over what a batch committed; returns which OTHER workers watch each conversation.
 
         Ignores what is at or below the cached head, appends head+1; after a gap drops
-        the entries and only raises the head. A conversation that no other worker watches
-        is absent from the answer. Raises `TierUnavailable` when the tier did not answer
-        within its bound; some of the writes may have been taken over then.
+        the entries and only raises the head. So a write without entries raises a head that
+        is behind, and asks who watches. Conversations that nobody else watches are absent.
+        Raises `TierUnavailable` when the tier did not answer within its bound.
         """
         ...
 
@@ -62,11 +66,14 @@ class CachedTier(Protocol):
         ...
 
     async def watch(self, keys: Collection[ConversationKey]) -> None:
-        """This worker is pushed these conversations: appends of others name it from now on."""
+        """From when it returns, this worker is named by every append to these conversations.
+
+        Thousands of keys are one call.
+        """
         ...
 
     async def unwatch(
         self, keys: Collection[ConversationKey], worker: WorkerId | None = None
     ) -> None:
-        """This worker, or one that died, is no longer pushed these conversations."""
+        """This worker (None), or one that is dead, is named no more."""
         ...

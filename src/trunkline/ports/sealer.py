@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from trunkline.core.sealing import Cipher
+from trunkline.core.sealing import Cipher, PacketCipher
+from trunkline.model import WorkerId
 
 
 class Sealer(Protocol):
@@ -14,4 +15,12 @@ class Sealer(Protocol):
 
     def cipher(self, wrapped_key: bytes) -> Cipher:
         """The cipher of a wrapped key; raises `KeyringWrong` if it does not unwrap."""
+        ...
+
+    def packet_cipher(self, worker: WorkerId) -> PacketCipher:
+        """The cipher of what one boot of a worker publishes (I12): every worker with the
+        same keyring opens what another sealed.
+
+        A worker asks for its own once a boot: its nonces count from 1 in each.
+        """
         ...

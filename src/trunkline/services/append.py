@@ -8,9 +8,9 @@ import structlog
 from trunkline.core.appending import AppendPlanner, Decision
 from trunkline.errors import ShuttingDown, TrunklineError
 from trunkline.model import ConversationId, Draft
-from trunkline.ports.cached import CachedTier
 from trunkline.ports.clock import Clock
 from trunkline.ports.hot import HotStore
+from trunkline.services.crossing import AfterCommit
 from trunkline.services.fanout import FanOut, Item
 from trunkline.services.lane import Lane, Unknown
 from trunkline.services.metrics import Metrics
@@ -25,9 +25,9 @@ class AppendService:
     def __init__(
         self,
         hot: HotStore,
-        cached: CachedTier,
         planner: AppendPlanner,
         fanout: FanOut,
+        after: AfterCommit,
         clock: Clock,
         metrics: Metrics,
         *,
@@ -38,8 +38,8 @@ class AppendService:
     ) -> None:
         """`lanes` databases are written beside each other; each has a queue of its own."""
         self._hot = hot
-        self._cached = cached
         self._fanout = fanout
+        self._after = after
         self._metrics = metrics
         self._lane_of = lane_of
         self._draining = False
@@ -81,8 +81,8 @@ class AppendService:
 
     async def _committed(self, items: Sequence[Item], decision: Decision) -> None:
         self._metrics.entries.inc(sum(len(write.entries) for write in decision.writes))
-        await self._cached.append(decision.writes)
-        self._fanout.deliver(items, decision)
+        others = await self._after.append(items, decision)
+        self._after.deliver(items, decision, others)
 
     async def _regroup(self, unknown: Unknown) -> None:
         """What an unknown outcome may have stored was pushed to nobody, and may have changed

@@ -21,6 +21,7 @@ from trunkline.ports.tasks import TaskStore
 from trunkline.services.access import Views
 from trunkline.services.append import AppendService
 from trunkline.services.archiver import Archiver
+from trunkline.services.crossing import AfterCommit, Alone, Cluster, Crossing
 from trunkline.services.drafting import Drafting, FreshKeys
 from trunkline.services.durable_offsets import DurableOffsets
 from trunkline.services.fanout import FanOut
@@ -39,7 +40,7 @@ _EVICT_SECONDS = 30.0
 
 
 class Stores(msgspec.Struct, frozen=True):
-    """The ports that a worker stands on."""
+    """The ports that a worker stands on. `cluster`: there where others share the tiers."""
 
     hot: HotStore
     tasks: TaskStore
@@ -51,6 +52,7 @@ class Stores(msgspec.Struct, frozen=True):
     random_bits: Callable[[int], int]
     lanes: int = 1
     lane_of: Callable[[ConversationId], int] = lambda _: 0
+    cluster: Cluster | None = None
 
 
 class Backbone:
@@ -71,10 +73,18 @@ class Backbone:
         self._draining = False
         self._drained = asyncio.Event()
         self._views = Views(hot)
+        self._crossing: Crossing | None = None
+        fanout = FanOut(self.registry, metrics)
+        after: AfterCommit = Alone(cached, fanout)
+        if stores.cluster is not None:
+            after = self._crossing = Crossing(
+                stores.cluster, hot, cached, sealer, clock, self.registry, metrics,
+                sweep_seconds=settings.sweep_seconds,
+            )  # fmt: skip
+            fanout = self._crossing.fanout
         self.append = AppendService(
-            hot, cached,
-            AppendPlanner(sealer.cipher, group_members=settings.group_members),
-            FanOut(self.registry, metrics), clock, metrics,
+            hot, AppendPlanner(sealer.cipher, group_members=settings.group_members),
+            fanout, after, clock, metrics,
             lanes=stores.lanes, lane_of=stores.lane_of,
             queue_drafts=settings.append_queue, batch_drafts=settings.append_batch,
         )  # fmt: skip
@@ -92,7 +102,10 @@ class Backbone:
             page_conversations=settings.sync_page_conversations,
             most_vectors=settings.endpoint_vectors,
         )  # fmt: skip
-        self.markers = Markers(hot, self._views, reader, self.registry, queue=settings.append_queue)
+        self.markers = Markers(
+            hot, self._views, reader, self.registry, queue=settings.append_queue,
+            crossing=self._crossing,
+        )  # fmt: skip
         self.archiver = Archiver(
             hot, stores.tasks, cold, sealer, clock, metrics, settings,
             batches_taken=lambda: self.append.batches,
@@ -106,11 +119,15 @@ class Backbone:
             group.create_task(self._evict())
             if self._archives:
                 group.create_task(self.archiver.run())
+            if self._crossing is not None:
+                group.create_task(self._crossing.run())
 
     async def _run_appends(self) -> None:
         await self.append.run()
         self.registry.close_all(Close.SHUTTING_DOWN, ShuttingDown())
         self._offsets.close()
+        if self._crossing is not None:
+            self._crossing.close()
         self._drained.set()
 
     async def _evict(self) -> None:
@@ -147,12 +164,13 @@ class Backbone:
         """From now on the connection is pushed what its user may see."""
         if not connection.push:
             return
+        if self._crossing is not None:
+            await self._crossing.present(connection.user)
         listed = await self._stores.hot.conversations_of(connection.user)
         rows = await self._stores.hot.views(connection.user, [line.conversation for line in listed])
-        self.registry.watch_loaded(
-            connection,
-            [conversation.key for conversation, member in rows.values() if not member.left_at],
-        )
+        self.registry.watch_loaded(connection, rows.values())
+        if self._crossing is not None:
+            await self._crossing.watch(connection, listed)
 
     def refresh(self, token: str, user: UserId) -> Grant:
         """The grant of a new token for the same user."""

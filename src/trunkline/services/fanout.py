@@ -4,19 +4,16 @@ A push frame is built once per conversation, batch and encoding. An entry that c
 membership ends a frame, so that nobody is sent what lies outside their view (I13).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
-
-import msgspec
+from collections.abc import Mapping, Sequence
 
 from trunkline.core.appending import (
     Accepted,
     ConversationWrite,
     Decision,
     Known,
-    MembershipBody,
     Refused,
 )
+from trunkline.core.packets import FEW_ENTRIES, membership_of, parts
 from trunkline.errors import Internal, TrunklineError
 from trunkline.model import (
     MEMBERSHIP_KINDS,
@@ -35,11 +32,6 @@ from trunkline.wire.encoding import Encoding
 from trunkline.wire.frames import Ack, Error, Notice, Push
 
 Item = tuple[Draft, Connection]
-_FEW_ENTRIES: Final = 8
-"""So many stay within any bound: they are one frame."""
-_FRAME_CHARACTERS: Final = 64 * 1024
-
-_membership = msgspec.json.Decoder(MembershipBody).decode
 
 
 class FanOut:
@@ -92,7 +84,7 @@ class FanOut:
                 if member.left_at:
                     self._registry.unwatch(connection, conversation.key)
                 else:
-                    self._registry.watch(connection, conversation.key)
+                    self._registry.watch(connection, conversation)
                 if connection.push:
                     connection.write(Notice(conversation.id))
 
@@ -140,7 +132,7 @@ class FanOut:
     def _push_membership(
         self, conversation: Conversation, version: int, frame: list[Entry], change: Entry
     ) -> int:
-        users = _membership(change.body).users
+        users = membership_of(change.body).users
         if change.kind is Kind.CREATED:
             self._watch(conversation, users)
             return self._push_frame(conversation, version, frame, None)
@@ -164,7 +156,7 @@ class FanOut:
         for entry in entries:
             if entry.kind not in MEMBERSHIP_KINDS:
                 continue
-            for user in _membership(entry.body).users:
+            for user in membership_of(entry.body).users:
                 if entry.kind is Kind.JOINED and user not in seen:
                     for connection in self._registry.of_user(user):
                         self._registry.unwatch(connection, conversation.key)
@@ -173,7 +165,7 @@ class FanOut:
     def _watch(self, conversation: Conversation, users: Sequence[UserId]) -> None:
         for user in users:
             for connection in self._registry.of_user(user):
-                self._registry.watch(connection, conversation.key)
+                self._registry.watch(connection, conversation)
 
     def _push_frame(
         self,
@@ -182,10 +174,10 @@ class FanOut:
         entries: list[Entry],
         sole_sender: Connection | None,
     ) -> int:
-        if len(entries) <= _FEW_ENTRIES:
+        if len(entries) <= FEW_ENTRIES:
             return self._push_part(conversation, version, entries, sole_sender)
         return sum(
-            self._push_part(conversation, version, part, sole_sender) for part in _parts(entries)
+            self._push_part(conversation, version, part, sole_sender) for part in parts(entries)
         )
 
     def _push_part(
@@ -208,14 +200,3 @@ class FanOut:
             connection.outlet.write(frame)
             written += 1
         return written * len(entries)
-
-
-def _parts(entries: list[Entry]) -> Iterator[list[Entry]]:
-    """The entries in frames that no reader's bound is too small for."""
-    start = size = 0
-    for position, entry in enumerate(entries):
-        size += len(entry.body)
-        if size > _FRAME_CHARACTERS and position > start:
-            yield entries[start:position]
-            start, size = position, len(entry.body)
-    yield entries[start:]

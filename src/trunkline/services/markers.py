@@ -8,6 +8,7 @@ from trunkline.errors import OutcomeUnknown, Overloaded
 from trunkline.model import ConversationKey, MarkerMove, UserId
 from trunkline.ports.hot import HotStore
 from trunkline.services.access import Views
+from trunkline.services.crossing import Crossing
 from trunkline.services.reader import Reader
 from trunkline.services.registry import Connection, Registry
 from trunkline.wire.frames import Mark, Notice
@@ -17,13 +18,21 @@ class Markers:
     """Serves `mark` frames. What arrives while a record is under way is combined."""
 
     def __init__(
-        self, hot: HotStore, views: Views, reader: Reader, registry: Registry, *, queue: int
+        self,
+        hot: HotStore,
+        views: Views,
+        reader: Reader,
+        registry: Registry,
+        *,
+        queue: int,
+        crossing: Crossing | None = None,
     ) -> None:
         self._hot = hot
         self._views = views
         self._reader = reader
         self._registry = registry
         self._queue = queue
+        self._crossing = crossing
         self._waiting: dict[tuple[ConversationKey, UserId], MarkerMove] = {}
         self._unknown: dict[tuple[ConversationKey, UserId], None] = {}
         self._recorded: asyncio.Future[None] | None = None
@@ -40,12 +49,14 @@ class Markers:
         if frame.seq > access.view.marker:
             countable = await self._reader.countable_at(access.conversation, frame.seq)
             await self._record(MarkerMove(*key, frame.seq, countable))
-        elif key not in self._unknown:
-            return
+        elif self._crossing is None and key not in self._unknown:
+            return  # among several workers another one may have left it unknown
         self._unknown.pop(key, None)
         for other in self._registry.of_user(connection.user):
             if other is not connection and other.push:
                 other.write(Notice(frame.conversation))
+        if self._crossing is not None:
+            self._crossing.marked(connection.user, access.conversation)
 
     def _remember_unknown(self, moves: Iterable[tuple[ConversationKey, UserId]]) -> None:
         """These may be stored, and nobody was told: the client's next try tells them."""

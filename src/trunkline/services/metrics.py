@@ -66,3 +66,32 @@ class Metrics:
         self.archive_waiting = Gauge(
             "trunkline_archive_waiting", "Conversations not yet fully archived.", registry=r
         )
+        self._count_crossings(r)
+
+    def _count_crossings(self, r: CollectorRegistry) -> None:
+        """What several workers have besides."""
+        self.packets = Counter(
+            "trunkline_bus_packets", "Packets between workers, beats too.", ["way"], registry=r
+        )
+        self.packet_bytes = Counter(
+            "trunkline_bus_bytes", "Bytes of these packets.", ["way"], registry=r
+        )
+        self.crossed_frames = Counter(
+            "trunkline_bus_frames", "Push frames in these packets.", ["way"], registry=r
+        )
+        self.bus_gaps = Counter(
+            "trunkline_bus_gaps", "Times that packets from other workers were missing.", registry=r
+        )
+        self.reloads = Counter(
+            "trunkline_membership_reloads",
+            "Member lists read anew, since a frame came of a newer one.", registry=r,
+        )  # fmt: skip
+        self.repairs = Counter(
+            "trunkline_push_repairs",
+            "Conversations whose watchers were told to sync, since a push had been lost.",
+            registry=r,
+        )  # fmt: skip
+        self.unpublished = Gauge(
+            "trunkline_bus_unpublished",
+            "Conversations whose head other workers are still to be told.", registry=r,
+        )  # fmt: skip

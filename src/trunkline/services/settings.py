@@ -111,6 +111,13 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     archive_entries_per_second: Annotated[
         Positive, msgspec.Meta(description="Most entries that the archiver copies a second.")
     ] = 60_000
+    sweep_seconds: Annotated[
+        Seconds,
+        msgspec.Meta(
+            description="Among several workers: within so long everything that is watched "
+            "is compared with its head once."
+        ),
+    ] = 300.0
     drain_seconds: Annotated[
         Seconds, msgspec.Meta(description="Time that clients have to leave when the server stops.")
     ] = 10.0

@@ -27,8 +27,10 @@ from trunkline.model import (
     UserId,
     WorkerId,
 )
+from trunkline.ports.bus import Bus
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.cold import ColdStore
+from trunkline.ports.heads import Heads
 from trunkline.ports.hot import Decide, HotStore
 from trunkline.ports.tasks import ArchiveTask, TaskStore
 
@@ -122,6 +124,56 @@ class DelayedHot:
         await self._lag()
 
 
+class DelayedHeads:
+    """`Heads` whose calls take time."""
+
+    def __init__(self, inner: Heads, lag: Lag) -> None:
+        self._inner = inner
+        self._lag = lag
+
+    async def rows(self, keys: Sequence[ConversationKey]) -> Sequence[Conversation]:
+        """See the port."""
+        await self._lag()
+        answer = await self._inner.rows(keys)
+        await self._lag()
+        return answer
+
+
+class DelayedBus:
+    """A `Bus` whose calls take time."""
+
+    def __init__(self, inner: Bus, lag: Lag) -> None:
+        self._inner = inner
+        self._lag = lag
+        self.received = inner.received
+
+    async def publish(self, packets: Mapping[WorkerId, bytes]) -> Collection[WorkerId]:
+        """See the port."""
+        await self._lag()
+        answer = await self._inner.publish(packets)
+        await self._lag()
+        return answer
+
+    async def present(self, users: Collection[UserId]) -> None:
+        """See the port."""
+        await self._lag()
+        await self._inner.present(users)
+        await self._lag()
+
+    async def absent(self, users: Collection[UserId], worker: WorkerId | None = None) -> None:
+        """See the port."""
+        await self._lag()
+        await self._inner.absent(users, worker)
+        await self._lag()
+
+    async def workers_of(self, users: Collection[UserId]) -> Mapping[UserId, Collection[WorkerId]]:
+        """See the port."""
+        await self._lag()
+        answer = await self._inner.workers_of(users)
+        await self._lag()
+        return answer
+
+
 class DelayedTasks:
     """A `TaskStore` whose calls take time."""
 
@@ -205,23 +257,9 @@ class DelayedCached:
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         """See the port."""
         await self._lag()
-        watchers = await self._inner.append(writes)
+        answer = await self._inner.append(writes)
         await self._lag()
-        return watchers
-
-    async def watch(self, keys: Collection[ConversationKey]) -> None:
-        """See the port."""
-        await self._lag()
-        await self._inner.watch(keys)
-        await self._lag()
-
-    async def unwatch(
-        self, keys: Collection[ConversationKey], worker: WorkerId | None = None
-    ) -> None:
-        """See the port."""
-        await self._lag()
-        await self._inner.unwatch(keys, worker)
-        await self._lag()
+        return answer
 
     async def read(
         self, key: ConversationKey, after: Seq, up_to_inclusive: Seq
@@ -260,3 +298,17 @@ class DelayedCached:
         """See the port."""
         await self._lag()
         return await self._inner.evict_idle()
+
+    async def watch(self, keys: Collection[ConversationKey]) -> None:
+        """See the port."""
+        await self._lag()
+        await self._inner.watch(keys)
+        await self._lag()
+
+    async def unwatch(
+        self, keys: Collection[ConversationKey], worker: WorkerId | None = None
+    ) -> None:
+        """See the port."""
+        await self._lag()
+        await self._inner.unwatch(keys, worker)
+        await self._lag()

@@ -126,6 +126,12 @@ class Device:
             self.store.crash(self.user, self.endpoint)
             self._session.cancel()
 
+    async def act(self, name: str) -> None:
+        """Its user does one thing, if the device is on; returns when it was answered."""
+        act = None if self.client is None else self._act(self.client, name)
+        if act is not None:
+            await self._attempt(act)
+
     async def _on(self) -> None:
         client = self._client_type(
             "",

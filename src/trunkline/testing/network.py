@@ -7,7 +7,7 @@ in flight arrives in part; its ends learn of it soon, late (half-open), each at 
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from trunkline.client.link import ABNORMAL, Link, Receiver
@@ -284,10 +284,15 @@ class Network:
     def server_dies(self) -> None:
         """Every connection breaks; some clients learn of it at once, some late."""
         self.accept = None
+        self.worker_dies(self._wires)
+
+    def worker_dies(self, outlets: Collection[Outlet]) -> None:
+        """The connections behind these outlets break in the same way."""
         for wire in self.wires():
-            wire.attach(_Nobody())
-            wire.tear(client_learns=self.random.random() < 0.8)
-        self._wires.clear()
+            if wire in outlets:
+                wire.attach(_Nobody())
+                wire.tear(client_learns=self.random.random() < 0.8)
+                self.forget(wire)
 
     def heal(self) -> None:
         """From now on everybody reaches the server, soon and once."""

@@ -46,10 +46,14 @@ def run_seed(
     *,
     server_type: type[SimulatedServer] = SimulatedServer,
     client_type: type[Client] = Client,
+    workers: int | None = None,
 ) -> Outcome:
-    """Runs one seed; never raises for what the code under test does."""
+    """Runs one seed; never raises for what the code under test does.
+
+    `workers` share the stores; None: as many as the seed says.
+    """
     with _no_collector():
-        return _run_seed(seed, server_type, client_type)
+        return _run_seed(seed, server_type, client_type, workers)
 
 
 @contextmanager
@@ -67,10 +71,15 @@ def _no_collector() -> Iterator[None]:
         gc.enable()
 
 
-def _run_seed(seed: int, server_type: type[SimulatedServer], client_type: type[Client]) -> Outcome:
+def _run_seed(
+    seed: int,
+    server_type: type[SimulatedServer],
+    client_type: type[Client],
+    workers: int | None,
+) -> Outcome:
     loop = SimulatedLoop(seed)
     asyncio.set_event_loop(loop)
-    world = World(seed, loop, server_type=server_type, client_type=client_type)
+    world = World(seed, loop, server_type=server_type, client_type=client_type, workers=workers)
     broken = fingerprint = ""
     entries = 0
     with structlog.testing.capture_logs() as logged:

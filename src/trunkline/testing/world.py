@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from trunkline.client import Client
-from trunkline.model import EndpointId, UserId
+from trunkline.model import EndpointId, UserId, WorkerId
 from trunkline.testing.clock import SimulatedClock
 from trunkline.testing.completeness import judge_copies, lacking
 from trunkline.testing.device import Crowd, Device
@@ -27,13 +27,21 @@ USERS: Final = tuple(
     map(UserId, ("ann", "Ann", "josé", "jose\u0301", "ann ", "\U0001d537oe", "\uffee", "1"))
 )
 """Ids that a careless store holds equal, and two whose order differs in UTF-8 and UTF-16."""
+WORKERS: Final = (1, 1, 2, 2, 3)
 TROUBLE_SECONDS: Final = (6.0, 18.0)
 HEALED_SECONDS: Final = 240.0
 """A half-open connection, a request on it, and the longest pause before the next try."""
+SILENCES: Final = 4
+SILENT_SECONDS: Final = 12.0
+"""A beat, a comparison, a sync, a pull; much less than the sweep takes."""
+_LAST_ACTS: Final = ("say", "say_in_group", "add", "add", "remove", "mark", "mark")
+_ACT_SECONDS: Final = 60.0
 _CHECK_SECONDS: Final = 2.0
 _DOWN_SECONDS: Final = 1.5
 _SYNC_SECONDS: Final = (0.002, 0.01, 0.05, 0.2)
 _JUMP_MS: Final = 3_600_000
+
+NO_WORKER: Final = WorkerId("")
 
 ServerType = type[SimulatedServer]
 
@@ -45,6 +53,7 @@ class World:
         seed: decides it all.
         server_type: a server with a broken part, where a test wants one.
         client_type: a client with a broken part.
+        workers: how many share the stores; None: as the seed says.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class World:
         *,
         server_type: ServerType = SimulatedServer,
         client_type: type[Client] = Client,
+        workers: int | None = None,
     ) -> None:
         self.seed = seed
         self.loop = loop
@@ -73,6 +83,9 @@ class World:
         ]
         self._by_name = {f"{d.user}/{d.endpoint}": d for d in self._devices}
         self._server: SimulatedServer
+        self.workers = (
+            random.Random(f"workers {seed}").choice(WORKERS) if workers is None else workers
+        )
         self._troubles: tuple[tuple[int, Callable[[], Awaitable[None]]], ...] = (
             (4, self._server_crashes),
             (2, self._server_restarts),
@@ -85,11 +98,22 @@ class World:
             (1, self._network_is_slow),
             (1, self._clock_jumps),
         )
+        if self.workers > 1:
+            self._troubles += (
+                (4, self._worker_crashes),
+                (4, self._packets_are_lost),
+                (4, self._next_packets_are_lost),
+                (3, self._subscription_is_cut),
+                (3, self._shared_tier_is_down),
+                (1, self._shared_tier_is_wiped),
+            )
 
     async def run(self) -> History:
         """Trouble, healing, judgement; raises `Broken`. Returns what really happened."""
         async with asyncio.TaskGroup() as group:
-            self._server = self._server_type(self.seed, self._network, self._clock, group)
+            self._server = self._server_type(
+                self.seed, self._network, self._clock, group, workers=self.workers
+            )
             self._server.disk.sync_seconds = self._random.choice(_SYNC_SECONDS)
             try:
                 history = await self._live(group)
@@ -108,14 +132,16 @@ class World:
         await self._trouble()
         self._note("healed")
         self._heal()
-        lack = await self._lack_after_healing()
+        lack = await self._lack_within(HEALED_SECONDS)
+        if self.workers > 1 and not lack:
+            lack = await self._lack_after_silence()
         for life in lives:
             life.cancel()
         await asyncio.wait(lives)
         history = await self._history()
         self.oracle.judge(history)
         if lack:
-            raise Broken(f"not complete after {HEALED_SECONDS:.0f} s: {'; '.join(lack[:5])}")
+            raise Broken(f"not complete in time: {'; '.join(lack[:5])}")
         self._note("complete")
         await self._archive_all()
         await judge_cold_metadata(history, self._server.hot, self._server.inner_cold)
@@ -175,6 +201,7 @@ class World:
 
     def _heal(self) -> None:
         self._network.heal()
+        self._server.hub.heal()
         for device in self._devices:
             device.calm = True
 
@@ -201,6 +228,48 @@ class World:
         await asyncio.sleep(self._random.expovariate(1 / _DOWN_SECONDS))
         self._server.boot()
         self._note("the server is up")
+
+    async def _worker_crashes(self) -> None:
+        server = self._server
+        if len(server.workers) < 2:
+            return
+        boots = server.boots
+        self._note("a worker is killed")
+        await server.worker_crashes()
+        await asyncio.sleep(self._random.expovariate(1 / _DOWN_SECONDS))
+        if server.is_on and server.boots == boots:
+            server.start_worker()
+            self._note("another worker takes its place")
+
+    async def _packets_are_lost(self) -> None:
+        hub = self._server.hub
+        self._note("packets between workers are lost")
+        hub.loses = self._random.uniform(0.05, 1.0)
+        hub.delay_seconds = self._random.choice((0.0, 0.01, 0.5))
+        await asyncio.sleep(self._random.uniform(0.2, 5.0))
+        hub.loses = 0.0
+
+    async def _next_packets_are_lost(self) -> None:
+        self._server.hub.lose_next = self._random.randint(1, 3)
+
+    async def _subscription_is_cut(self) -> None:
+        hub, worker = self._server.hub, self._random.choice(self._server.workers or [NO_WORKER])
+        self._note(f"the subscription of {worker} breaks")
+        hub.cut(worker)
+        await asyncio.sleep(self._random.uniform(0.1, 4.0))
+        hub.mend(worker)
+
+    async def _shared_tier_is_down(self) -> None:
+        hub = self._server.hub
+        self._note("the tier between the workers is down")
+        hub.is_down = True
+        await asyncio.sleep(self._random.uniform(0.2, 4.0))
+        hub.is_down = False
+        self._note("the tier between the workers is up")
+
+    async def _shared_tier_is_wiped(self) -> None:
+        self._note("the tier between the workers is wiped")
+        self._server.hub.wipe()
 
     async def _disk_is_full(self) -> None:
         self._note("the disk is full")
@@ -258,9 +327,34 @@ class World:
 
     # --- the end --------------------------------------------------------------------------------
 
-    async def _lack_after_healing(self) -> list[str]:
+    async def _lack_after_silence(self) -> list[str]:
+        """The same, after something was lost between workers and nothing came behind it."""
+        hub = self._server.hub
+        for _ in range(SILENCES):
+            name = self._random.choice(
+                ("say", "say_in_group", "add", "add", "remove", "mark", "mark")
+            )
+            fault = self._random.choice(("packets", "packets", "subscription", "tier"))
+            self._note(f"{name}, then silence; lost: {fault}")
+            if fault == "packets":
+                hub.loses = 1.0
+            elif fault == "subscription":
+                for worker in self._server.workers:
+                    hub.cut(worker)
+            else:
+                hub.is_down = True
+            async with asyncio.timeout(_ACT_SECONDS):
+                await self._random.choice(self._devices).act(name)
+            await asyncio.sleep(self._random.uniform(0.0, 1.0))
+            hub.heal()
+            lack = await self._lack_within(SILENT_SECONDS)
+            if lack:
+                return lack
+        return []
+
+    async def _lack_within(self, seconds: float) -> list[str]:
         """Liveness: what endpoints lack after a bounded time; nothing, and at once, is right."""
-        deadline = self.loop.time() + HEALED_SECONDS
+        deadline = self.loop.time() + seconds
         while True:
             lack = [text for d in self._devices for text in await lacking(d, self._server.hot)]
             if self.oracle.broken:

@@ -25,7 +25,8 @@ struct TColumn {
 struct TColumnValue {
   1: required binary family,
   2: required binary qualifier,
-  3: required binary value
+  3: required binary value,
+  4: optional i64 timestamp
 }
 
 // A row that is not there has neither `row` nor values.
@@ -42,12 +43,8 @@ struct TGet {
 struct TPut {
   1: required binary row,
   2: required list<TColumnValue> columnValues,
+  3: optional i64 timestamp,
   6: optional TDurability durability
-}
-
-struct TDelete {
-  1: required binary row,
-  7: optional TDurability durability
 }
 
 // startRow is part of the range, stopRow is not. `reversed` goes from a higher start to a lower stop.
@@ -97,9 +94,6 @@ service THBaseService {
 
   void putMultiple(1: required binary table, 2: required list<TPut> tputs) throws (1: TIOError io)
 
-  list<TDelete> deleteMultiple(1: required binary table, 2: required list<TDelete> tdeletes)
-    throws (1: TIOError io)
-
   list<TResult> getScannerResults(
     1: required binary table, 2: required TScan tscan, 3: i32 numRows = 1
   ) throws (1: TIOError io)
@@ -115,7 +109,12 @@ service THBaseService {
   void createTable(1: required TTableDescriptor desc, 2: optional list<binary> splitKeys)
     throws (1: TIOError io)
 
+  void enableTable(1: required TTableName tableName) throws (1: TIOError io)
+
   void disableTable(1: required TTableName tableName) throws (1: TIOError io)
+
+  void truncateTable(1: required TTableName tableName, 2: required bool preserveSplits)
+    throws (1: TIOError io)
 
   void deleteTable(1: required TTableName tableName) throws (1: TIOError io)
 }

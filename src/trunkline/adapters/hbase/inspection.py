@@ -16,7 +16,10 @@ _PAGE_ROWS: Final = 16
 
 
 class HbaseColdInspection:
-    """A `ports.inspection.ColdInspection`. Raises `TierUnavailable` when HBase is silent."""
+    """A `ports.inspection.ColdInspection`.
+
+    Raises `TierUnavailable` when HBase does not answer; in `faults` that is one of them.
+    """
 
     def __init__(self, pool: ConnectionPool, name: str) -> None:
         self._pool = pool

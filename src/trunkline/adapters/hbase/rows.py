@@ -34,6 +34,9 @@ _HEAD: Final = struct.Struct(">QQQ16sII")
 _HEAD_COLUMN: Final = b"h"
 _METADATA_COLUMN: Final = b"m"
 _INVERTED: Final = 2**64 - 1
+# Of writes with one timestamp HBase shows the last. With its own timestamps it would show the one
+# whose server had the later clock, and an erased body could come back.
+_TIMESTAMP: Final = 1
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -170,6 +173,7 @@ def _put(row: bytes, columns: Sequence[tuple[bytes, bytes]]) -> Struct:
         columnValues=[
             idl.TColumnValue(family=FAMILY, qualifier=name, value=value) for name, value in columns
         ],
+        timestamp=_TIMESTAMP,
         # Whatever the table or the site says: on disk, not only with the file system.
         durability=idl.TDurability.FSYNC_WAL,
     )

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from trunkline.adapters.keyring.file import KEY_BYTES, Keyring, make_keyring, read_keyring
 from trunkline.core.envelope import HEADER
 from trunkline.errors import KeyringMissing, KeyringWrong, SealBroken
+from trunkline.model import WorkerId
 
 RandomBytes = Callable[[int], bytes]
 """Returns that many bytes which nobody can foresee: `os.urandom`, or a simulator's."""
@@ -33,6 +34,11 @@ _WRAP_LEAST: Final = _WRAP.size + _NONCE_BYTES + _TAG_BYTES
 _DATA_KEY: Final = b"trunkline data key"
 _SENTINEL: Final = b"trunkline sentinel"
 _DIGEST_KEY: Final = b"trunkline digest key"
+_PACKET_KEY: Final = b"trunkline packet key "
+_PACKET: Final = Struct(">BI4xQ")
+"""Format and KEK id, then the nonce: four zero bytes and the counter; ciphertext follows."""
+_PACKET_NONCE: Final = 5
+_PACKET_LEAST: Final = _PACKET.size + _TAG_BYTES
 
 
 _NONCES_AT_ONCE: Final = 256
@@ -93,6 +99,53 @@ class KeyringCipher:
             raise SealBroken from None
 
 
+class KeyringPacketCipher:
+    """The subkeys of one boot of a worker: a `core.sealing.PacketCipher`.
+
+    A subkey is derived from a KEK by HKDF with the boot id, which no other boot has; so its
+    nonces need only count. Packets sealed before and after a rotation open alike.
+    """
+
+    __slots__ = ("_boot", "_count", "_keyring", "_keys")
+
+    def __init__(self, keyring: Keyring, worker: WorkerId) -> None:
+        self._keyring = keyring
+        self._boot = worker.encode()
+        self._keys: dict[int, AESGCM] = {}
+        self._count = 0
+
+    def seal(self, plaintext: bytes, associated_data: bytes) -> bytes:
+        """Returns header, nonce and ciphertext: 33 bytes more than the plaintext."""
+        self._count += 1
+        kek_id = self._keyring.current
+        header = _PACKET.pack(_WRAP_FORMAT, kek_id, self._count)
+        return header + self._key(kek_id).encrypt(
+            header[_PACKET_NONCE:], plaintext, header + associated_data
+        )
+
+    def open(self, blob: bytes, associated_data: bytes) -> bytes:
+        """Returns the plaintext; raises `SealBroken`."""
+        if len(blob) < _PACKET_LEAST:
+            raise SealBroken
+        header = blob[: _PACKET.size]
+        packet_format, kek_id, _ = _PACKET.unpack(header)
+        if packet_format != _WRAP_FORMAT or kek_id not in self._keyring.keys:
+            raise SealBroken
+        try:
+            return self._key(kek_id).decrypt(
+                header[_PACKET_NONCE:], blob[_PACKET.size :], header + associated_data
+            )
+        except InvalidTag:
+            raise SealBroken from None
+
+    def _key(self, kek_id: int) -> AESGCM:
+        key = self._keys.get(kek_id)
+        if key is None:
+            derived = HKDF(SHA256(), 32, salt=None, info=_PACKET_KEY + self._boot)
+            key = self._keys[kek_id] = AESGCM(derived.derive(self._keyring.keys[kek_id]))
+        return key
+
+
 class KeyringSealer:
     """A `ports.sealer.Sealer` over a keyring; keeps the ciphers used last opened.
 
@@ -120,6 +173,10 @@ class KeyringSealer:
     def cipher(self, wrapped_key: bytes) -> KeyringCipher:
         """The cipher of a wrapped key; raises `KeyringWrong` if it does not unwrap."""
         return self._cached_cipher(wrapped_key)
+
+    def packet_cipher(self, worker: WorkerId) -> KeyringPacketCipher:
+        """The cipher of what one boot of a worker publishes; its own it asks for once."""
+        return KeyringPacketCipher(self.keyring, worker)
 
     def sentinel(self) -> bytes:
         """A blob to keep beside the data: it tells at the next start whether the keyring is theirs.

@@ -162,7 +162,9 @@ class _Endpoint:
 
 
 class MemoryCachedTier:
-    """A `ports.cached.CachedTier`.
+    """A `ports.cached.CachedTier` of one worker alone: nobody else watches.
+
+    Where several workers share it, `adapters.memory.bus` says who of them watches what.
 
     Attributes:
         evicted: entries evicted so far, by cause.
@@ -199,7 +201,7 @@ class MemoryCachedTier:
     async def append(
         self, writes: Sequence[ConversationWrite]
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
-        """Takes over what a batch committed, see the port; there are no other workers."""
+        """Takes over what a batch committed, see the port."""
         now = self._clock.monotonic()
         for write in writes:
             key = write.conversation.key
@@ -299,12 +301,12 @@ class MemoryCachedTier:
         return dropped
 
     async def watch(self, keys: Collection[ConversationKey]) -> None:
-        """Nothing to note: whoever writes is the one who pushes."""
+        """One worker alone pushes what it wrote itself."""
 
     async def unwatch(
         self, keys: Collection[ConversationKey], worker: WorkerId | None = None
     ) -> None:
-        """Nothing was noted."""
+        """Nobody was told anything."""
 
     def _take_over(self, conversation: _Conversation, write: ConversationWrite) -> None:
         head = write.conversation.head

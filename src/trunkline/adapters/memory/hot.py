@@ -42,7 +42,7 @@ from trunkline.ports.tasks import ArchiveTask
 
 
 class MemoryHotStore:
-    """A `ports.hot.HotStore`. `tasks` is the `TaskStore` over the same state."""
+    """A `ports.hot.HotStore` and `ports.heads.Heads`. `tasks`: the `TaskStore` over its state."""
 
     def __init__(self, clock: Clock, journal: Journal | None = None) -> None:
         state = HotState()
@@ -83,6 +83,11 @@ class MemoryHotStore:
     ) -> Sequence[StoredEntry]:
         """The part of after+1..up_to_inclusive that was not trimmed."""
         return self._state.read(key, after, up_to_inclusive)
+
+    async def rows(self, keys: Sequence[ConversationKey]) -> Sequence[Conversation]:
+        """Rows of those conversations that exist, in the order of `keys`."""
+        found = (self._state.row(key) for key in keys)
+        return [row for row in found if row is not None]
 
     async def conversations_of(
         self, user: UserId, *, changed_after: int = 0

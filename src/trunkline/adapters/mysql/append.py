@@ -1,20 +1,23 @@
 """The append transaction of DESIGN section 3 on one database."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
-from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.connection import Connection, DuplicateKey, Row
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.lists import Line, Outbox
+from trunkline.adapters.mysql.literals import keys as key_list
 from trunkline.adapters.mysql.literals import literals, rows
 from trunkline.adapters.mysql.rows import (
-    conversation_columns,
     conversation_of,
-    entry_columns,
-    member_columns,
+    conversation_row,
+    entry_row,
+    known_id_row,
     member_of,
+    member_row,
 )
 from trunkline.adapters.mysql.sql import statement
 from trunkline.core.appending import (
@@ -41,6 +44,10 @@ from trunkline.model import (
 )
 from trunkline.ports.hot import Decide
 
+_KEYS_KEPT: Final = 65_536
+_STATEMENT_BYTES: Final = 4 << 20
+"""The least `max_allowed_packet` that a server in use may have is 16 MiB."""
+
 Conversations = dict[ConversationId, Conversation]
 Members = dict[ConversationId, dict[UserId, Member]]
 
@@ -52,13 +59,44 @@ class Committing(msgspec.Struct, frozen=True):
     told: Sequence[Line]
 
 
+class ConversationKeys:
+    """Keys of conversations by id, as many as are used a lot: they never change."""
+
+    def __init__(self) -> None:
+        self._keys: dict[ConversationId, ConversationKey] = {}
+
+    def of(self, ids: Collection[ConversationId]) -> dict[ConversationId, ConversationKey]:
+        """Those that are known."""
+        return {name: self._keys[name] for name in ids if name in self._keys}
+
+    def learn(self, keys: Mapping[ConversationId, ConversationKey]) -> None:
+        """Keys of rows that were committed."""
+        for name, key in keys.items():
+            if len(self._keys) >= _KEYS_KEPT:
+                del self._keys[next(iter(self._keys))]
+            self._keys[name] = key
+
+    def forget(self, ids: Collection[ConversationId]) -> None:
+        """Their rows are gone."""
+        for name in ids:
+            self._keys.pop(name, None)
+
+
 class AppendTransaction:
     """One batch, from the locks to the last write; run again from the start after a deadlock."""
 
     def __init__(
-        self, epochs: Epochs, outbox: Outbox, batch: Sequence[Draft], decide: Decide, *, wait: bool
+        self,
+        epochs: Epochs,
+        keys: ConversationKeys,
+        outbox: Outbox,
+        batch: Sequence[Draft],
+        decide: Decide,
+        *,
+        wait: bool,
     ) -> None:
         self._epochs = epochs
+        self._keys = keys
         self._outbox = outbox
         self._batch = batch
         self._decide = decide
@@ -66,36 +104,79 @@ class AppendTransaction:
 
     async def __call__(self, connection: Connection) -> Committing:
         """Locks, reads, decides, writes."""
-        moved = await self._epochs.moved(
-            connection, {shard_hash(draft.conversation) for draft in self._batch}
-        )
-        keys = await _keys_of(connection, {draft.conversation for draft in self._batch})
-        before = await self._locked(connection, keys)
+        shards = {name: shard_hash(name) for name in {draft.conversation for draft in self._batch}}
+        found, held, before = await self._lock(connection, shards)
+        moved = self._epochs.moved(set(shards.values()), found)
         left_out: dict[int, Outcome] = {}
         drafts: list[Draft] = []
         for position, draft in enumerate(self._batch):
-            if shard_hash(draft.conversation) in moved:
+            if shards[draft.conversation] in moved:
                 left_out[position] = Refused(ShardMoved())
-            elif draft.conversation in keys and draft.conversation not in before:
+            elif draft.conversation in held:
                 left_out[position] = CONTENDED
             else:
                 drafts.append(draft)
         members = await _members_of(connection, drafts, before)
-        known = await _known(connection, drafts, before)
-        decision = self._decide(drafts, AppendState(before, members, known))
+        decision = await self._decided(connection, drafts, before, members)
         told = await self._write(connection, decision, before, members)
         return Committing(_with(decision, left_out), told)
 
-    async def _locked(
-        self, connection: Connection, keys: Mapping[ConversationId, ConversationKey]
-    ) -> Conversations:
-        """The rows, locked in key order; without those that others hold, unless it waits."""
-        if not keys:
-            return {}
+    async def _decided(
+        self,
+        connection: Connection,
+        drafts: Sequence[Draft],
+        before: Conversations,
+        members: Members,
+    ) -> Decision:
+        """The decision, whose client message ids are written.
+
+        Hardly any batch holds a resend: to ask the table for every id would cost each batch
+        more than a second decision costs this one. It is asked if an id turns out to be taken
+        (only that statement was undone), or if a draft is refused, which may be a resend of
+        one that was not.
+        """
+        decision = self._decide(drafts, AppendState(before, members, {}))
+        if not any(isinstance(outcome, Refused) for outcome in decision.outcomes):
+            try:
+                await _claim_ids(connection, decision)
+            except DuplicateKey:
+                pass
+            else:
+                return decision
+        known = await _known(connection, drafts, before)
+        decision = self._decide(drafts, AppendState(before, members, known))
+        await _claim_ids(connection, decision)
+        return decision
+
+    async def _lock(
+        self, connection: Connection, shards: Mapping[ConversationId, int]
+    ) -> tuple[Sequence[Row], set[ConversationId], Conversations]:
+        """The epochs' rows; the conversations that others hold; the rows of the others, locked
+        in key order. The epochs are read before anything else.
+        """
+        epochs = self._epochs.locking(set(shards.values()))
+        keys = self._keys.of(shards)
+        asked = shards.keys() - keys.keys()
+        if asked:
+            names = {"ids": literals(sorted(asked))}
+            found, new = await connection.rows_of_each((epochs, statement("keys_of", lists=names)))
+            learnt = {ConversationId(name.decode()): ConversationKey(key) for name, key in new}
+            self._keys.learn(learnt)
+            keys |= learnt
+            locked = await connection.rows(self._locking(keys)) if keys else ()
+        else:
+            found, locked = await connection.rows_of_each((epochs, self._locking(keys)))
+        before = {row.id: row for row in map(conversation_of, locked)}
+        missing = keys.keys() - before.keys()
+        if self._wait:  # a row that was waited for and did not come is gone
+            self._keys.forget(missing)
+            missing = set()
+        return found, missing, before
+
+    def _locking(self, keys: Mapping[ConversationId, ConversationKey]) -> str:
+        """Without those that others hold, unless it waits."""
         name = "conversations_locked" if self._wait else "conversations_free"
-        text = statement(name, lists={"keys": literals(sorted(keys.values()))})
-        found = map(conversation_of, await connection.rows(text))
-        return {conversation.id: conversation for conversation in found}
+        return statement(name, lists={"keys": key_list(sorted(keys.values()))})
 
     async def _write(
         self,
@@ -108,47 +189,81 @@ class AppendTransaction:
         writes = sorted(decision.writes, key=lambda write: write.conversation.key)
         if not writes:
             return ()
-        created = [conversation_columns(w.conversation) for w in writes if w.created]
-        changed = [conversation_columns(w.conversation) for w in writes if not w.created]
-        await insert(connection, "conversation_insert", created)
-        await insert(connection, "conversation_update", changed)
-        entries = [(w.conversation.key, e) for w in writes for e in w.entries]
-        await insert(
-            connection, "idempotency_insert",
-            sorted(
-                (key, e.sender, e.client_message_id, e.seq)
-                for key, e in entries
-                if e.client_message_id
-            ),
-        )  # fmt: skip
-        await insert(connection, "message_insert", [entry_columns(*entry) for entry in entries])
-        members: list[tuple[int | str | bytes, ...]] = []
+        members: list[str] = []
         lines: list[Line] = []
-        waking: list[tuple[ConversationKey]] = []
+        waking: list[str] = []
         for write in writes:
             conversation = write.conversation
             after = dict(members_before.get(conversation.id, {})) | write.members
             move_markers(after, write.entries)
             touched = write.members.keys() | sent_markers(write.entries).keys()
-            members += [member_columns(conversation.key, after[user]) for user in sorted(touched)]
+            members += [member_row(conversation.key, after[user]) for user in sorted(touched)]
             lines += [
                 self._outbox.line(user, conversation.key, conversation.id) for user in write.members
             ]
             old = before.get(conversation.id)
             if old is None or old.head == old.archived_up_to:
-                waking.append((conversation.key,))
-        await insert(connection, "member_put", members)
-        await insert(connection, "task_insert", waking)
-        await self._outbox.write(connection, lines)
+                waking.append(f"({conversation.key})")
+        rows_of = {
+            "conversation_insert": [conversation_row(w.conversation) for w in writes if w.created],
+            "conversation_update": [
+                conversation_row(w.conversation) for w in writes if not w.created
+            ],
+            "message_insert": [entry_row(w.conversation.key, e) for w in writes for e in w.entries],
+            "member_put": members,
+            "task_insert": waking,
+            "outbox_insert": self._outbox.rows(lines),
+        }
+        await _send(connection, [text for name in rows_of for text in inserts(name, rows_of[name])])
         return lines
 
 
-async def insert(
-    connection: Connection, name: str, values: Sequence[Iterable[int | str | bytes]]
-) -> None:
-    """Runs a statement that takes rows, if there are any."""
-    if values:
-        await connection.execute(statement(name, lists={"rows": rows(values)}))
+async def _claim_ids(connection: Connection, decision: Decision) -> None:
+    """Writes the idempotency rows, in key order; raises `DuplicateKey` where one is known."""
+    values = sorted(
+        (write.conversation.key, entry.sender, entry.client_message_id, known_id_row(key, entry))
+        for write in decision.writes
+        for key in (write.conversation.key,)
+        for entry in write.entries
+        if entry.client_message_id
+    )
+    await insert(connection, "idempotency_insert", [row for *_, row in values])
+
+
+def inserts(name: str, values: Sequence[str]) -> list[str]:
+    """The statements that write rows: one, unless it would be larger than servers take."""
+    texts: list[str] = []
+    part: list[str] = []
+    size = 0
+    for value in values:
+        if part and size + len(value) > _STATEMENT_BYTES:
+            texts.append(statement(name, lists={"rows": ",".join(part)}))
+            part, size = [], 0
+        part.append(value)
+        size += len(value)
+    if part:
+        texts.append(statement(name, lists={"rows": ",".join(part)}))
+    return texts
+
+
+async def insert(connection: Connection, name: str, values: Sequence[str]) -> None:
+    """Writes rows, if there are any."""
+    for text in inserts(name, values):
+        await connection.execute(text)
+
+
+async def _send(connection: Connection, statements: Sequence[str]) -> None:
+    """Runs statements in one round trip, or few if they are large."""
+    part: list[str] = []
+    size = 0
+    for text in statements:
+        if part and size + len(text) > _STATEMENT_BYTES:
+            await connection.rows_of_each(part)
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        await connection.rows_of_each(part)
 
 
 def _with(decision: Decision, left_out: Mapping[int, Outcome]) -> Decision:
@@ -159,13 +274,6 @@ def _with(decision: Decision, left_out: Mapping[int, Outcome]) -> Decision:
     count = len(decision.outcomes) + len(left_out)
     outcomes = [left_out.get(position) or next(decided) for position in range(count)]
     return Decision(outcomes, decision.writes)
-
-
-async def _keys_of(
-    connection: Connection, ids: Collection[ConversationId]
-) -> dict[ConversationId, ConversationKey]:
-    found = await connection.rows(statement("keys_of", lists={"ids": literals(ids)}))
-    return {ConversationId(name.decode()): ConversationKey(key) for name, key in found}
 
 
 async def _members_of(

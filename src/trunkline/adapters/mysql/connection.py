@@ -58,7 +58,15 @@ class Connection:
         """Runs a query; returns all its rows."""
         return (await self._run(sql))[1]
 
-    async def _run(self, sql: str) -> tuple[int, Sequence[Row]]:
+    async def rows_of_each(self, statements: Sequence[str]) -> list[Sequence[Row]]:
+        """Runs statements in one round trip, up to the first that fails; the rows of each."""
+        found: list[Sequence[Row]] = []
+        await self._run(";".join(statements), found)
+        return found
+
+    async def _run(
+        self, sql: str, each: list[Sequence[Row]] | None = None
+    ) -> tuple[int, Sequence[Row]]:
         # Cut short, an answer would stay in the socket for whoever asks next.
         usable, self.usable = self.usable, False
         if not usable:
@@ -68,6 +76,10 @@ class Connection:
             async with asyncio.timeout(self._answer_seconds):
                 changed = await cursor.execute(sql)
                 found = await cursor.fetchall() if cursor.description else ()
+                if each is not None:
+                    each.append(found)
+                    while await cursor.nextset():
+                        each.append(await cursor.fetchall() if cursor.description else ())
         except Exception as error:
             self.usable = code_of(error) in _GOES_ON
             raise translated(error, self._name) from error

@@ -91,6 +91,8 @@ class Database:
             *_SESSION,
             f"SET SESSION innodb_lock_wait_timeout = {settings.lock_wait_seconds}",
             f"SET SESSION wait_timeout = {_WRITER_WAIT_SECONDS}",
+            # A transaction begins with its first statement: a round trip less.
+            "SET SESSION autocommit = 0",
         )
         self._readers = Pool(
             lambda: connect(settings, database, _SESSION), settings.readers, idle_seconds=60.0
@@ -133,7 +135,6 @@ class Database:
 
     async def _attempt(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         async with self._writers.connection() as connection:
-            await connection.execute("START TRANSACTION")
             try:
                 result = await work(connection)
             except BaseException:
@@ -144,6 +145,9 @@ class Database:
             except StorageUnavailable as error:
                 _log.warning("commit_unanswered", database=self.name, detail=error.detail)
                 raise OutcomeUnknown from error
+            except BaseException:
+                connection.usable = False  # whatever is open in it must not go on
+                raise
             return result
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
 """Fencing: whether this writer still is the one of its shards (I11)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.connection import Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.literals import literals
 from trunkline.adapters.mysql.sql import statement
@@ -28,11 +28,14 @@ class Epochs:
             )
         self._known = found
 
-    async def moved(self, connection: Connection, shards: Collection[int]) -> set[int]:
-        """Those of the shards that were taken over; the others stay ours until the commit.
+    def locking(self, shards: Collection[int]) -> str:
+        """The statement that reads the epochs of shards; they stay until the transaction ends.
 
         A locking read: a plain one would not wait for a takeover that is under way.
         """
-        text = statement("shards_held", lists={"shards": literals(sorted(shards))})
-        held: dict[int, int] = dict(await connection.rows(text))
+        return statement("shards_held", lists={"shards": literals(sorted(shards))})
+
+    def moved(self, shards: Collection[int], found: Sequence[Row]) -> set[int]:
+        """Those of the shards that were taken over, by what the statement found."""
+        held: dict[int, int] = dict(found)
         return {shard for shard in shards if held.get(shard) != self._known.get(shard)}

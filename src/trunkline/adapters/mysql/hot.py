@@ -4,18 +4,23 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from trunkline.adapters.mysql.append import AppendTransaction, Committing, insert
+from trunkline.adapters.mysql.append import (
+    AppendTransaction,
+    Committing,
+    ConversationKeys,
+    insert,
+)
 from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.lists import Line, Outbox, conversations_of
-from trunkline.adapters.mysql.literals import literals, rows
+from trunkline.adapters.mysql.literals import bracketed, keys, literals, rows
 from trunkline.adapters.mysql.rows import (
     CONVERSATION_COLUMNS,
     conversation_of,
     entry_of,
-    member_columns,
     member_of,
+    member_row,
 )
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
@@ -53,6 +58,7 @@ class MysqlHotStore:
             database: set() for database in shards.all
         }
         self._lanes = {database: number for number, database in enumerate(shards.all)}
+        self._keys = ConversationKeys()
 
     @property
     def lanes(self) -> int:
@@ -106,7 +112,7 @@ class MysqlHotStore:
     ) -> Decision:
         await self._settle(database)
         epochs = self._epochs[database]
-        work = AppendTransaction(epochs, self._outbox, batch, decide, wait=wait)
+        work = AppendTransaction(epochs, self._keys, self._outbox, batch, decide, wait=wait)
         try:
             committed: Committing = await database.transaction(work)
         except (OutcomeUnknown, asyncio.CancelledError):
@@ -145,20 +151,18 @@ class MysqlHotStore:
             other = highest.get((move.key, move.user))
             if other is None or other.seq < move.seq:
                 highest[move.key, move.user] = move
-        for database, keys in self._shards.by_key({key for key, _ in highest}).items():
-            there = set(keys)
+        for database, held in self._shards.by_key({key for key, _ in highest}).items():
+            there = set(held)
             moves = {pair: move for pair, move in highest.items() if move.key in there}
             await self._move_markers(database, moves)
         for database, users in self._shards.by_user({move.user for move in offsets}).items():
             concerned = set(users)
-            values = sorted(
+            moved = sorted(
                 (o.user, o.endpoint, o.key, o.seq) for o in offsets if o.user in concerned
             )
+            values = [bracketed(move) for move in moved]
 
-            async def raise_offsets(
-                connection: Connection,
-                values: Sequence[tuple[int | str | bytes, ...]] = values,
-            ) -> None:
+            async def raise_offsets(connection: Connection, values: Sequence[str] = values) -> None:
                 await insert(connection, "offset_put", values)
 
             await database.transaction(raise_offsets)
@@ -167,17 +171,17 @@ class MysqlHotStore:
         self, database: Database, moves: Mapping[tuple[ConversationKey, UserId], MarkerMove]
     ) -> None:
         async def work(connection: Connection) -> Sequence[Line]:
-            keys = literals(sorted({key for key, _ in moves}))
-            locked = await connection.rows(statement("conversations_locked", lists={"keys": keys}))
-            conversations = {row.key: row for row in map(conversation_of, locked)}
+            wanted = {"keys": keys(sorted({key for key, _ in moves}))}
+            locked = await connection.rows(statement("conversations_locked", lists=wanted))
+            conversations = {found.key: found for found in map(conversation_of, locked)}
             pairs = rows(sorted(moves))
             values = []
             lines = []
-            for row in await connection.rows(statement("members_of", lists={"pairs": pairs})):
-                key, member = ConversationKey(row[0]), member_of(row)
+            for found in await connection.rows(statement("members_of", lists={"pairs": pairs})):
+                key, member = ConversationKey(found[0]), member_of(found)
                 move, conversation = moves[key, member.user], conversations.get(key)
                 if conversation is not None and member.marker < move.seq <= conversation.head:
-                    values.append(member_columns(key, member.marked(move.seq, move.countable)))
+                    values.append(member_row(key, member.marked(move.seq, move.countable)))
                     lines.append(self._outbox.line(member.user, key, conversation.id))
             await insert(connection, "member_put", values)
             await self._outbox.write(connection, lines)
@@ -247,6 +251,17 @@ class MysqlHotStore:
                 f"of {key:016x}."
             )
         return entries
+
+    async def rows(self, keys: Sequence[ConversationKey]) -> Sequence[Conversation]:
+        """Rows of those conversations that exist, in the keys' order: a `ports.heads.Heads`."""
+        answers = await asyncio.gather(
+            *(
+                database.query(statement("conversations", lists={"keys": literals(there)}))
+                for database, there in self._shards.by_key(keys).items()
+            )
+        )
+        found = {row.key: row for answer in answers for row in map(conversation_of, answer)}
+        return [found[key] for key in keys if key in found]
 
     async def conversations_of(
         self, user: UserId, *, changed_after: int = 0

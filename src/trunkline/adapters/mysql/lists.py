@@ -12,7 +12,7 @@ import structlog
 
 from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
-from trunkline.adapters.mysql.literals import literals, rows
+from trunkline.adapters.mysql.literals import bracketed, literals, rows
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.errors import TrunklineError
@@ -21,6 +21,10 @@ from trunkline.model import ConversationId, ConversationKey, UserConversation, U
 _log = structlog.get_logger("trunkline.mysql")
 _LEFT_SECONDS: Final = 5
 _LEFT_ROWS: Final = 1_000
+_TELL_SECONDS: Final = 2.0
+"""How long a writer waits for the database of a list; then the list is told later."""
+_AWAY_SECONDS: Final = 60.0
+"""How long no writer waits for that database again, unless it answered meanwhile."""
 
 
 class Line(msgspec.Struct, frozen=True, array_like=True):
@@ -38,6 +42,7 @@ class Outbox:
     def __init__(self, shards: ShardMap[Database], random_bits: Callable[[int], int]) -> None:
         self._shards = shards
         self._random_bits = random_bits
+        self._away_until: dict[Database, float] = {}
 
     def line(self, user: UserId, key: ConversationKey, conversation: ConversationId) -> Line:
         """A new row."""
@@ -46,17 +51,41 @@ class Outbox:
     async def write(self, connection: Connection, lines: Sequence[Line]) -> None:
         """Puts rows into the conversation's transaction."""
         if lines:
-            values = [(line.number, line.user, line.key, line.conversation) for line in lines]
-            await connection.execute(statement("outbox_insert", lists={"rows": rows(values)}))
+            values = ",".join(self.rows(lines))
+            await connection.execute(statement("outbox_insert", lists={"rows": values}))
+
+    def rows(self, lines: Sequence[Line]) -> list[str]:
+        """The rows in SQL."""
+        return [bracketed((line.number, line.user, line.key, line.conversation)) for line in lines]
 
     async def tell(self, origin: Database, lines: Sequence[Line]) -> None:
-        """Tells the lists what was committed on `origin`; what fails is told later."""
+        """Tells the lists what was committed on `origin`; what fails is told later.
+
+        Whoever waits for this holds up a lane of appends, so that a database that is silent
+        is not waited for long, and not each time.
+        """
+        now = asyncio.get_running_loop().time()
+        await self._tell_all(
+            origin,
+            lines,
+            lambda holder: _TELL_SECONDS if self._away_until.get(holder, now) <= now else 0.0,
+        )
+
+    async def _tell_all(
+        self,
+        origin: Database,
+        lines: Sequence[Line],
+        seconds_of: Callable[[Database], float | None],
+    ) -> None:
+        """`seconds_of` says how long to wait for a database: 0 not at all, None as set."""
         if not lines:
             return
         holders = self._shards.by_user({line.user for line in lines})
         told = await asyncio.gather(
             *(
-                self._tell(holder, [line for line in lines if line.user in set(users)])
+                self._tell(
+                    holder, [line for line in lines if line.user in set(users)], seconds_of(holder)
+                )
                 for holder, users in holders.items()
             )
         )
@@ -77,19 +106,27 @@ class Outbox:
                 )
                 for number, user, key, name in found
             ]  # fmt: skip
-            await self.tell(origin, lines)
+            await self._tell_all(origin, lines, lambda _: None)
             count += len(lines)
         return count
 
-    async def _tell(self, holder: Database, lines: Sequence[Line]) -> Sequence[Line]:
+    async def _tell(
+        self, holder: Database, lines: Sequence[Line], seconds: float | None
+    ) -> Sequence[Line]:
         async def work(connection: Connection) -> None:
             await _raise_versions(connection, lines)
 
-        try:
-            await holder.transaction(work)
-        except TrunklineError as error:
-            _log.warning("list_not_told", database=holder.name, code=error.code, lines=len(lines))
+        if seconds == 0:
             return ()
+        try:
+            async with asyncio.timeout(seconds):
+                await holder.transaction(work)
+        except (TrunklineError, TimeoutError) as error:
+            code = error.code if isinstance(error, TrunklineError) else "silent"
+            _log.warning("list_not_told", database=holder.name, code=code, lines=len(lines))
+            self._away_until[holder] = asyncio.get_running_loop().time() + _AWAY_SECONDS
+            return ()
+        self._away_until.pop(holder, None)
         return lines
 
     async def erase(self, connection: Connection, numbers: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ def literal(value: Value) -> str:
     if isinstance(value, int):
         return str(int(value))
     data = value.encode() if isinstance(value, str) else value
-    return f"x'{data.hex()}'" if data else "''"
+    return f"x'{data.hex()}'"
 
 
 def literals(values: Iterable[Value]) -> str:
@@ -18,6 +18,20 @@ def literals(values: Iterable[Value]) -> str:
     return ",".join(map(literal, values))
 
 
+def keys(values: Iterable[int]) -> str:
+    """A list of conversation keys, without brackets.
+
+    In decimal, some would be signed to MariaDB and some not: it would compare all of them as
+    fractions, read every row of the table, and lock what it reads.
+    """
+    return ",".join(f"0x{value:016x}" for value in values)
+
+
+def bracketed(values: Iterable[Value]) -> str:
+    """One row, in brackets."""
+    return f"({literals(values)})"
+
+
 def rows(values: Iterable[Iterable[Value]]) -> str:
     """A list of rows, each in brackets."""
-    return ",".join(f"({literals(row)})" for row in values)
+    return ",".join(map(bracketed, values))

@@ -1,10 +1,14 @@
-"""Columns of the tables and the values of the model that they hold."""
+"""Columns of the tables and the values of the model that they hold.
+
+Rows are written out in SQL by hand: made of literals one by one, they cost an append more
+than all its decisions.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
-from trunkline.adapters.mysql.literals import Value
-from trunkline.core.digest import from_bytes, to_bytes
+from trunkline.adapters.mysql.literals import literal
+from trunkline.core.digest import from_bytes
 from trunkline.errors import DataDamaged
 from trunkline.model import (
     ClientMessageId,
@@ -21,6 +25,7 @@ from trunkline.model import (
 
 Row = Sequence[Any]
 CONVERSATION_COLUMNS = 12
+_KINDS: dict[str, str] = {kind: literal(kind) for kind in (*Kind, *ConversationKind)}
 
 
 def conversation_of(row: Row) -> Conversation:
@@ -35,12 +40,13 @@ def conversation_of(row: Row) -> Conversation:
         raise DataDamaged(f"The conversation {row[0]:#018x} has the id {row[1]!r}.") from None
 
 
-def conversation_columns(c: Conversation) -> tuple[Value, ...]:
-    """The row of a conversation."""
+def conversation_row(c: Conversation) -> str:
+    """The row of a conversation in SQL."""
     return (
-        c.key, c.id, c.kind, c.wrapped_key, c.head, c.countable, to_bytes(c.digest),
-        c.archived_up_to, c.trimmed_up_to, c.membership_version, c.member_count, c.sealed_name,
-    )  # fmt: skip
+        f"({c.key},x'{c.id.encode().hex()}',{_KINDS[c.kind]},x'{c.wrapped_key.hex()}',{c.head},"
+        f"{c.countable},x'{c.digest:032x}',{c.archived_up_to},{c.trimmed_up_to},"
+        f"{c.membership_version},{c.member_count},x'{c.sealed_name.hex()}')"
+    )
 
 
 def member_of(row: Row) -> Member:
@@ -54,12 +60,13 @@ def member_of(row: Row) -> Member:
         raise DataDamaged(f"The conversation {row[0]:#018x} has the member {row[1]!r}.") from None
 
 
-def member_columns(key: ConversationKey, m: Member) -> tuple[Value, ...]:
-    """The row of a member."""
+def member_row(key: ConversationKey, m: Member) -> str:
+    """The row of a member in SQL."""
     return (
-        key, m.user, m.visible_from, to_bytes(m.digest_before), m.countable_before, m.left_at,
-        to_bytes(m.left_digest), m.left_countable, m.marker, m.marker_countable,
-    )  # fmt: skip
+        f"({key},x'{m.user.encode().hex()}',{m.visible_from},x'{m.digest_before:032x}',"
+        f"{m.countable_before},{m.left_at},x'{m.left_digest:032x}',{m.left_countable},{m.marker},"
+        f"{m.marker_countable})"
+    )
 
 
 def entry_of(row: Row) -> StoredEntry:
@@ -73,12 +80,19 @@ def entry_of(row: Row) -> StoredEntry:
         raise DataDamaged(f"Entry {row[0]} is of {row[1]!r} and has the id {row[2]!r}.") from None
 
 
-def entry_columns(key: ConversationKey, e: StoredEntry) -> tuple[Value, ...]:
-    """The row of an entry."""
+def entry_row(key: ConversationKey, e: StoredEntry) -> str:
+    """The row of an entry in SQL."""
     return (
-        key, e.seq, e.sender, e.client_message_id, e.kind, e.time_ms, e.refers_to, e.countable,
-        e.entry_hash, e.digest, e.sealed,
-    )  # fmt: skip
+        f"({key},{e.seq},x'{e.sender.encode().hex()}',x'{e.client_message_id.encode().hex()}',"
+        f"{_KINDS[e.kind]},{e.time_ms},{e.refers_to},{e.countable},x'{e.entry_hash.hex()}',"
+        f"x'{e.digest.hex()}',x'{e.sealed.hex()}')"
+    )
+
+
+def known_id_row(key: ConversationKey, e: StoredEntry) -> str:
+    """The idempotency row of an entry in SQL."""
+    sender, name = e.sender.encode().hex(), e.client_message_id.encode().hex()
+    return f"({key},x'{sender}',x'{name}',{e.seq})"
 
 
 def _conversation_kind(column: bytes) -> ConversationKind:

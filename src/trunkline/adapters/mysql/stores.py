@@ -36,6 +36,7 @@ class MysqlStores(msgspec.Struct, frozen=True):
     hot: MysqlHotStore
     tasks: MysqlTaskStore
     upkeep: Upkeep
+    shards: ShardMap[Database]
     sentinel: bytes
 
 
@@ -66,6 +67,7 @@ async def open_mysql(
             MysqlHotStore(shards, epochs, outbox),
             MysqlTaskStore(shards, clock, random_bits),
             Upkeep(databases, outbox, settings.resend_days),
+            shards,
             await agreed(databases[0], SENTINEL) or b"",
         )
 

@@ -6,7 +6,7 @@ from itertools import chain
 
 from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
-from trunkline.adapters.mysql.literals import literals, rows
+from trunkline.adapters.mysql.literals import keys as key_list
 from trunkline.adapters.mysql.rows import conversation_of
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
@@ -49,11 +49,11 @@ class MysqlTaskStore:
         self, database: Database, keys: Sequence[ConversationKey], now_ms: int, until_ms: int
     ) -> Sequence[ArchiveTask]:
         async def work(connection: Connection) -> Sequence[ArchiveTask]:
-            wanted = {"keys": literals(keys)}
+            wanted = {"keys": key_list(keys)}
             free = await connection.rows(statement("tasks_taken", now_ms=now_ms, lists=wanted))
             if not free:
                 return ()
-            taken = {"keys": literals(key for key, _ in free)}
+            taken = {"keys": key_list(key for key, _ in free)}
             token = self._random_bits(63)
             await connection.execute(
                 statement("task_lease", token=token, until_ms=until_ms, lists=taken)
@@ -82,11 +82,13 @@ class MysqlTaskStore:
             async def work(connection: Connection, tasks: Sequence[ArchiveTask] = there) -> None:
                 held = await _held(connection, tasks)
                 if held:
-                    keys = literals(held)
-                    await connection.execute(statement("task_delete", lists={"keys": keys}))
-                again = [(key,) for key, row in held.items() if row.head > row.archived_up_to]
+                    ended = {"keys": key_list(held)}
+                    await connection.execute(statement("task_delete", lists=ended))
+                again = [f"({key})" for key, row in held.items() if row.head > row.archived_up_to]
                 if again:
-                    await connection.execute(statement("task_insert", lists={"rows": rows(again)}))
+                    await connection.execute(
+                        statement("task_insert", lists={"rows": ",".join(again)})
+                    )
 
             await database.transaction(work)
 
@@ -125,7 +127,7 @@ async def _held(
     Conversations are locked first, as an append does, which wakes under the same lock.
     """
     tokens = {task.conversation.key: task.token for task in tasks}
-    keys = {"keys": literals(sorted(tokens))}
+    keys = {"keys": key_list(sorted(tokens))}
     locked = await connection.rows(statement("conversations_locked", lists=keys))
     held: dict[int, int] = dict(await connection.rows(statement("tasks_held", lists=keys)))
     found = map(conversation_of, locked)

@@ -39,7 +39,7 @@ class Upkeep:
         while True:
             await asyncio.sleep(_TELL_SECONDS)
             try:
-                await self._outbox.tell_left()
+                await self.tell_step()
             except TrunklineError as error:
                 _log.warning("outbox_not_read", code=error.code, detail=error.detail)
 
@@ -50,6 +50,10 @@ class Upkeep:
                 await self.expire_step(database)
             except TrunklineError as error:
                 _log.warning("ids_not_expired", database=database.name, code=error.code)
+
+    async def tell_step(self) -> int:
+        """Tells lists what they were not told at once; returns how many lines were tried."""
+        return await self._outbox.tell_left()
 
     async def expire_step(self, database: Database) -> int:
         """Forgets what is too old among the next few thousand client message ids.

@@ -54,7 +54,7 @@ class _Moves:
 
 
 class SqliteHotStore:
-    """A `ports.hot.HotStore`. Its methods run on one event loop."""
+    """A `ports.hot.HotStore` and `ports.heads.Heads`. Its methods run on one event loop."""
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from trunkline.testing.conformance.cached import CachedTierSuite, TierMaker
 from trunkline.testing.conformance.cached_eviction import BoundedTierMaker, CachedEvictionSuite
 from trunkline.testing.conformance.clock import SteppedClock
 from trunkline.testing.conformance.cold import ColdStoreSuite
+from trunkline.testing.conformance.heads import HeadsSuite
 from trunkline.testing.conformance.hot import HotStoreSuite
 from trunkline.testing.conformance.membership import MembershipSuite
 from trunkline.testing.conformance.resending import ResendingSuite
@@ -28,6 +29,7 @@ __all__ = [
     "CachedEvictionSuite",
     "CachedTierSuite",
     "ColdStoreSuite",
+    "HeadsSuite",
     "HotStoreSuite",
     "MembershipSuite",
     "ResendingSuite",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from trunkline.errors import KeyringWrong, SealBroken, TrunklineError
+from trunkline.model import WorkerId
 from trunkline.ports.sealer import Sealer
 
 SealerMaker = Callable[[], Sealer]
@@ -89,3 +90,26 @@ class SealerSuite:
             changed[at] ^= 1
             assert refuses(KeyringWrong, sealer.cipher, bytes(changed))
             assert refuses(KeyringWrong, sealer.cipher, wrapped[:at])
+
+    def test_what_a_worker_publishes_opens_at_any_other_with_the_keyring_and_nowhere_else(
+        self, make_sealer: SealerMaker
+    ) -> None:
+        """I12: under the key of its boot, bound to its place, never twice the same."""
+        sealer, foreign = make_sealer(), make_sealer()
+        boot, later = WorkerId("boot 1"), WorkerId("boot 2")
+        own = sealer.packet_cipher(boot)
+        plaintext = b"nobody else reads this, " * 3
+        blobs = [own.seal(plaintext, b"place") for _ in range(300)]
+        assert len({blob[:40] for blob in blobs}) == 300
+        assert not any(plaintext[:24] in blob for blob in blobs)
+        opener = sealer.packet_cipher(boot)
+        assert all(opener.open(blob, b"place") == plaintext for blob in blobs)
+        assert refuses(SealBroken, opener.open, blobs[0], b"elsewhere")
+        assert refuses(SealBroken, sealer.packet_cipher(later).open, blobs[0], b"place")
+        assert refuses(SealBroken, foreign.packet_cipher(boot).open, blobs[0], b"place")
+        for bit in range(len(blobs[0]) * 8):
+            changed = bytearray(blobs[0])
+            changed[bit // 8] ^= 1 << bit % 8
+            assert refuses(SealBroken, opener.open, bytes(changed), b"place")
+        for size in range(len(blobs[0])):
+            assert refuses(SealBroken, opener.open, blobs[0][:size], b"place")

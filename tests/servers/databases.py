@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
-from servers import mariadb_servers, mysql8_server
+from addresses import mariadb_servers, mysql8_server
 
 from trunkline.adapters.mysql.connection import Row
 from trunkline.adapters.mysql.database import Database
@@ -41,12 +41,17 @@ async def everywhere(settings: Settings, *statements: str) -> list[Sequence[Row]
     return answers
 
 
+def own_databases(servers: Settings, name: str) -> Settings:
+    """The same servers with databases of this name."""
+    own = tuple(msgspec.structs.replace(place, database=name) for place in servers.databases)
+    return msgspec.structs.replace(servers, databases=own)
+
+
 async def made_anew(servers: Settings) -> Settings:
     """Empty databases with tables, named after the process, so that many may run."""
     name = "trunkline_test_" + re.sub(r"\W", "", os.environ.get("PYTEST_XDIST_WORKER", "main"))
     await everywhere(servers, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
-    own = tuple(msgspec.structs.replace(place, database=name) for place in servers.databases)
-    settings = msgspec.structs.replace(servers, databases=own)
+    settings = own_databases(servers, name)
     await migrate_mysql(settings, lambda: b"sentinel")
     return settings
 

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from servers import address_of, require_server
+from addresses import address_of, require_server
 
 from trunkline.adapters.memory.clock import SystemClock
-from trunkline.adapters.redis import RedisStores, Settings, open_redis
+from trunkline.adapters.redis.settings import Settings
+from trunkline.adapters.redis.stores import RedisStores, open_redis
 from trunkline.model import WorkerId
 
 START_SECONDS = 10.0

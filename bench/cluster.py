@@ -1,0 +1,114 @@
+"""A server on the tiers that `make cluster-up` started, all of them on the server's core."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from processes import (
+    BUILD,
+    ENVIRONMENT,
+    SERVER_CORE,
+    SERVER_LOG,
+    START_SECONDS,
+    TRUNKLINE,
+    BenchError,
+    Running,
+    free_port,
+    on_core,
+    stop,
+)
+from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.settings import Settings
+from trunkline.config import load
+
+ROOT = BUILD.parents[1]
+SETTINGS = ROOT / "deploy" / "cluster.toml"
+STATE = ROOT / ".cluster"
+DATABASE = "trunkline_bench"
+
+
+def pin() -> str:
+    """Binds the servers, with all their threads, to the server's core; returns their pids."""
+    pids = [file.read_text().strip() for file in STATE.glob("*.pid")]
+    if not pids:
+        raise BenchError("No cluster runs here: `make cluster-up` starts it.")
+    for pid in pids:
+        command = ["taskset", "--all-tasks", "--cpu-list", "--pid", SERVER_CORE, pid]
+        subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    return ",".join(pids)
+
+
+@contextmanager
+def server(name: str, workers: int) -> Iterator[Running]:
+    """A server of so many workers on empty databases of its own."""
+    stores = pin()
+    data = BUILD / f"data-{name}"
+    shutil.rmtree(data, ignore_errors=True)
+    settings = _settings_file(data)
+    asyncio.run(_make_databases(load(settings, {}, {}).mysql))
+    subprocess.run([TRUNKLINE, "migrate", "--config", settings], check=True, capture_output=True)
+    command = on_core(
+        SERVER_CORE, TRUNKLINE, "serve", "--config", settings, "--workers", str(workers), "--json"
+    )
+    with SERVER_LOG.open("wb") as log:
+        process = subprocess.Popen(
+            command, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=log
+        )
+    try:
+        assert process.stdout is not None
+        told = process.stdout.readline()
+        if not told:
+            raise BenchError(f"The cluster's server did not start: {SERVER_LOG}.")
+        listening = json.loads(told)
+        key = json.loads((data / "tokens.json").read_bytes())["keys"][0]
+        yield Running(
+            listening["url"].split("/")[2],
+            process,
+            listening["ops_url"].removeprefix("http://"),
+            key["kid"],
+            key["secret"],
+            _workers_of(process.pid),
+            stores,
+        )
+    finally:
+        stop(process)
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def _settings_file(data: Path) -> Path:
+    """The settings of deploy/, with other names for everything that is kept."""
+    text = SETTINGS.read_text(encoding="utf-8")
+    text = re.sub(r"^data = .*$", f'data = "{data}"', text, flags=re.MULTILINE)
+    text = text.replace("[[mysql.databases]]\n", f'[[mysql.databases]]\ndatabase = "{DATABASE}"\n')
+    text = text.replace("[hbase]\n", f'[hbase]\ntable = "{DATABASE}"\n')
+    text += f"\n[gateway]\nport = {free_port()}\n[ops]\nport = 0\n"
+    data.mkdir(parents=True)
+    file = data / "cluster.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+async def _make_databases(settings: Settings) -> None:
+    for place in settings.databases:
+        # Of two databases of one server any may be dropped from within the other.
+        home = Database(settings, msgspec.structs.replace(place, database="trunkline"), lambda: 0.5)
+        await home.query(f"DROP DATABASE IF EXISTS {DATABASE}")
+        await home.query(f"CREATE DATABASE {DATABASE}")
+        await home.close()
+
+
+def _workers_of(pid: int) -> str:
+    """The worker processes below the one that keeps them, for their CPU."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(pid), "-f", "--", "--as-worker"],
+        capture_output=True, text=True, check=False, timeout=START_SECONDS,
+    )  # fmt: skip
+    return ",".join(found.stdout.split())

@@ -1,0 +1,203 @@
+"""What happens after a commit: the cached tier, then the senders, the watchers, the other workers.
+
+`Alone` is a worker that shares its tiers with nobody; `Crossing` is one of many.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from trunkline.core.appending import ConversationWrite, Decision, Known
+from trunkline.core.packets import Note, Told
+from trunkline.errors import TierUnavailable, TrunklineError
+from trunkline.model import (
+    NO_SEQ,
+    Conversation,
+    ConversationId,
+    ConversationKey,
+    Seq,
+    UserConversation,
+    UserId,
+    WorkerId,
+)
+from trunkline.ports.bus import Bus
+from trunkline.ports.cached import CachedTier
+from trunkline.ports.clock import Clock
+from trunkline.ports.heads import Heads
+from trunkline.ports.hot import HotStore
+from trunkline.ports.sealer import Sealer
+from trunkline.services.fanout import FanOut, Item
+from trunkline.services.inbox import Inbox
+from trunkline.services.memberships import Memberships
+from trunkline.services.metrics import Metrics
+from trunkline.services.publishing import Publisher
+from trunkline.services.registry import Connection, Registry
+from trunkline.services.repairs import Repairs
+from trunkline.services.sharing import NOBODY, Others, SharedFanOut
+from trunkline.services.watching import Watching
+
+_log = structlog.get_logger("trunkline.crossing")
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """What makes a worker one of many: who it is, and how it reaches the others."""
+
+    worker: WorkerId
+    bus: Bus
+    heads: Heads
+
+
+class AfterCommit(Protocol):
+    """The two steps after a commit (DESIGN section 3, steps 4 to 6)."""
+
+    async def append(self, items: Sequence[Item], decision: Decision) -> Others:
+        """Brings the cached tier up to date; returns which other workers watch."""
+        ...
+
+    def deliver(self, items: Sequence[Item], decision: Decision, others: Others) -> None:
+        """Answers the senders, then pushes."""
+        ...
+
+
+class Alone:
+    """Nobody else watches: no packet, no number, no beat."""
+
+    def __init__(self, cached: CachedTier, fanout: FanOut) -> None:
+        self._cached = cached
+        self._fanout = fanout
+
+    async def append(self, items: Sequence[Item], decision: Decision) -> Others:
+        """Brings the cached tier up to date."""
+        return await self._cached.append(decision.writes)
+
+    def deliver(self, items: Sequence[Item], decision: Decision, others: Others) -> None:
+        """Answers the senders, then pushes."""
+        self._fanout.deliver(items, decision)
+
+
+class Crossing:
+    """One worker of many, put together."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        hot: HotStore,
+        cached: CachedTier,
+        sealer: Sealer,
+        clock: Clock,
+        registry: Registry,
+        metrics: Metrics,
+        *,
+        sweep_seconds: float,
+    ) -> None:
+        worker, bus, heads = cluster.worker, cluster.bus, cluster.heads
+        self._hot = hot
+        self._cached = cached
+        self._watching = Watching(cached, bus, registry)
+        self._memberships = Memberships(hot, heads, registry, self._watching, metrics)
+        self._publisher = Publisher(
+            bus, cached, sealer.packet_cipher(worker), worker, clock, metrics
+        )
+        self.fanout = SharedFanOut(registry, metrics, self._memberships, self._publisher)
+        self._repairs = Repairs(
+            hot, heads, cached, registry, self._watching, self._memberships, self._publisher,
+            metrics, sweep_seconds=sweep_seconds,
+        )  # fmt: skip
+        self._inbox = Inbox(
+            bus, sealer.packet_cipher, worker, registry, self.fanout, self._memberships,
+            self._repairs, metrics,
+        )  # fmt: skip
+
+    async def run(self) -> None:
+        """Receives, publishes and repairs until closed; what is queued then is published."""
+        async with asyncio.TaskGroup() as group:
+            parts = (self._inbox, self._memberships, self._repairs, self._watching)
+            tasks = [group.create_task(part.run()) for part in parts]
+            await self._publisher.run()
+            for task in tasks:
+                task.cancel()
+
+    def close(self) -> None:
+        """Nothing more is committed here; `run` publishes the rest and returns."""
+        self._publisher.close()
+
+    # --- after a commit -------------------------------------------------------------------
+
+    async def append(self, items: Sequence[Item], decision: Decision) -> Others:
+        """Brings the cached tier up to date; returns which other workers watch.
+
+        If the tier does not answer, the acks go out all the same, and those who watch are
+        told later.
+        """
+        resent = await self._resent(items, decision)
+        try:
+            others = await self._cached.append([*decision.writes, *resent])
+        except TierUnavailable as error:
+            _log.warning("cached_append_failed", code=error.code, writes=len(decision.writes))
+            self._repairs.unpublished(
+                write.conversation.key for write in (*decision.writes, *resent)
+            )
+            return NOBODY
+        for write in resent:
+            told = _head_of(write.conversation)
+            self._repairs.told(told)
+            self._publisher.tell(told, others.get(told.key, ()))
+        return others
+
+    def deliver(self, items: Sequence[Item], decision: Decision, others: Others) -> None:
+        """Answers the senders, then pushes, here and to the other workers' inboxes."""
+        self.fanout.deliver_and_publish(items, decision, others)
+
+    async def _resent(
+        self, items: Sequence[Item], decision: Decision
+    ) -> Sequence[ConversationWrite]:
+        """Heads of what was resent: whoever committed it may have died before it told anybody
+        (DESIGN section 3, step 6).
+        """
+        asked: dict[UserId, dict[ConversationId, Seq]] = {}
+        for (draft, _), outcome in zip(items, decision.outcomes, strict=True):
+            if isinstance(outcome, Known):
+                seqs = asked.setdefault(draft.sender, {})
+                seqs[draft.conversation] = max(outcome.seq, seqs.get(draft.conversation, NO_SEQ))
+        if not asked:
+            return ()
+        found: dict[ConversationKey, Conversation] = {}
+        try:
+            views = await asyncio.gather(
+                *(self._hot.views(sender, list(seqs)) for sender, seqs in asked.items())
+            )
+        except TrunklineError as error:
+            _log.warning("resent_not_told", code=error.code)  # the sweep finds it
+            return ()
+        for seqs, rows in zip(asked.values(), views, strict=True):
+            for row, _ in rows.values():
+                head = max(seqs[row.id], found[row.key].head if row.key in found else NO_SEQ)
+                found[row.key] = msgspec.structs.replace(row, head=head)
+        written = {write.conversation.key for write in decision.writes}
+        return [
+            ConversationWrite(row, False, [], [], {})
+            for row in found.values()
+            if row.key not in written
+        ]
+
+    # --- what else other workers must learn -------------------------------------------------
+
+    async def present(self, user: UserId) -> None:
+        """From when it returns, notes for the user come here. Before the user's list is read."""
+        await self._watching.present(user)
+
+    async def watch(self, connection: Connection, listed: Sequence[UserConversation]) -> None:
+        """From when it returns, frames for the connection come here. Before it reads any head."""
+        self._watching.listed(connection.user, max((line.version for line in listed), default=0))
+        await self._watching.watch(list(connection.watched))
+
+    def marked(self, user: UserId, conversation: Conversation) -> None:
+        """The user's marker moved: endpoints at other workers are told."""
+        self._publisher.note(Note(conversation.key, conversation.id, (user,), False))
+
+
+def _head_of(row: Conversation) -> Told:
+    return Told(row.key, row.id, row.head, row.membership_version)

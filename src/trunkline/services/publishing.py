@@ -1,0 +1,272 @@
+"""Publishes to the other workers' inboxes: packed, numbered, sealed, one round trip a batch.
+
+What is queued while one publish is under way goes with the next. Each packet to an inbox has
+the next number; a beat repeats the last, so that a receiver misses even the last one.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+import structlog
+
+from trunkline.core.packets import (
+    Envelope,
+    Frame,
+    Note,
+    Packet,
+    Told,
+    encode_packet,
+    packet_associated_data,
+)
+from trunkline.core.sealing import PacketCipher
+from trunkline.errors import TierUnavailable
+from trunkline.model import ConversationKey, UserId, WorkerId
+from trunkline.ports.bus import Bus
+from trunkline.ports.cached import CachedTier
+from trunkline.ports.clock import Clock
+from trunkline.services.metrics import Metrics
+
+_log = structlog.get_logger("trunkline.publishing")
+
+BEAT_SECONDS: Final = 2.0
+_BEATS_FOR_SECONDS: Final = 60.0
+_PACKET_BYTES: Final = 1024 * 1024
+"""A packet ends behind the frame with which it grows past this."""
+_QUEUED_BYTES: Final = 8 * 1024 * 1024
+"""So much waits for one inbox; of what comes then only the heads are told, later."""
+_NOTES_KEPT: Final = 10_000
+_RETRY_SECONDS: Final = (0.2, 5.0)
+
+
+class _Outgoing:
+    """What waits for one inbox. `number` is that of the last packet, `sent_at` its time."""
+
+    __slots__ = ("bytes", "everything", "frames", "notes", "number", "sent_at", "told")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.sent_at = 0.0
+        self.clear()
+
+    def clear(self) -> None:
+        self.frames: list[Frame] = []
+        self.notes: list[Note] = []
+        self.told: list[Told] = []
+        self.everything = False
+        self.bytes = 0
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.frames or self.notes or self.told or self.everything)
+
+    def take(self) -> Packet:
+        """The next packet; what does not fit into it stays."""
+        frames, size = self.frames, 0
+        for position, frame in enumerate(frames, 1):
+            size += len(frame.data)
+            if size >= _PACKET_BYTES and position < len(frames):
+                self.frames, self.bytes = frames[position:], self.bytes - size
+                return Packet(frames[:position])
+        packet = Packet(frames, self.notes, self.told, self.everything)
+        self.clear()
+        return packet
+
+
+class Publisher:
+    """Everything that leaves this worker for another.
+
+    Attributes:
+        lost: takes the conversations whose frames may not have arrived.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        cached: CachedTier,
+        cipher: PacketCipher,
+        worker: WorkerId,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._bus = bus
+        self._cached = cached
+        self._cipher = cipher
+        self._worker = worker
+        self._clock = clock
+        self._metrics = metrics
+        self._outgoing: dict[WorkerId, _Outgoing] = {}
+        self._notes: list[tuple[Note, Collection[WorkerId]]] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._pause = _RETRY_SECONDS[0]
+        self.lost: Callable[[Iterable[ConversationKey]], None] = _nobody_minds
+
+    def frame(self, frame: Frame, workers: Iterable[WorkerId]) -> None:
+        """Queues a push frame for each of these workers."""
+        for worker in workers:
+            outgoing = self._to(worker)
+            if outgoing.bytes >= _QUEUED_BYTES:
+                self.lost([frame.key])
+                continue
+            outgoing.frames.append(frame)
+            outgoing.bytes += len(frame.data)
+
+    def note(self, note: Note, *, but: Collection[WorkerId] = ()) -> None:
+        """Queues a note for the workers, other than `but`, that serve the users it names."""
+        if len(self._notes) >= _NOTES_KEPT:
+            _log.warning("notes_dropped", notes=1)  # the sweep over the lists finds it
+            return
+        self._notes.append((note, but))
+        self._wake.set()
+
+    def tell(self, told: Told, workers: Iterable[WorkerId]) -> None:
+        """Queues a head for each of these workers."""
+        for worker in workers:
+            self._to(worker).told.append(told)
+
+    def tell_everything(self, workers: Iterable[WorkerId]) -> None:
+        """Asks these workers, and all that anything was ever sent to, to compare everything."""
+        for worker in dict.fromkeys((*self._outgoing, *workers)):
+            self._to(worker).everything = True
+
+    def close(self) -> None:
+        """`run` publishes what is queued and returns."""
+        self._closing = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publishes and beats until closed."""
+        next_beat = self._clock.monotonic() + BEAT_SECONDS
+        while True:
+            # A wait that is over already ends without a word of its timeout.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, next_beat - self._clock.monotonic())):
+                    await self._wake.wait()
+            self._wake.clear()
+            published = await self._flush()
+            if self._closing:
+                return
+            if self._clock.monotonic() >= next_beat:
+                next_beat = self._clock.monotonic() + BEAT_SECONDS
+                await self._beat()
+            if published:
+                self._pause = _RETRY_SECONDS[0]
+            else:
+                await asyncio.sleep(self._pause)
+                self._pause = min(2 * self._pause, _RETRY_SECONDS[1])
+                self._wake.set()
+
+    async def _flush(self) -> bool:
+        """Publishes all that is queued; returns whether that went well."""
+        try:
+            await self._resolve()
+            while await self._publish():
+                pass
+        except TierUnavailable as error:
+            _log.warning("not_published", code=error.code)
+            return False
+        return True
+
+    def _to(self, worker: WorkerId) -> _Outgoing:
+        outgoing = self._outgoing.get(worker)
+        if outgoing is None:
+            outgoing = self._outgoing[worker] = _Outgoing()
+        self._wake.set()
+        return outgoing
+
+    async def _resolve(self) -> None:
+        """Finds out which workers the notes go to."""
+        notes, self._notes = self._notes, []
+        users = dict.fromkeys(user for note, _ in notes for user in note.users)
+        if not users:
+            return
+        try:
+            workers_of = await self._bus.workers_of(users)
+        except TierUnavailable:
+            self._notes[:0] = notes
+            raise
+        for note, but in notes:
+            by_worker: dict[WorkerId, list[UserId]] = {}
+            for user in note.users:
+                for worker in workers_of.get(user, ()):
+                    if worker not in but:
+                        by_worker.setdefault(worker, []).append(user)
+            for worker, named in by_worker.items():
+                part = msgspec.structs.replace(note, users=tuple(named))
+                self._to(worker).notes.append(part)
+
+    async def _publish(self) -> bool:
+        """One packet to each worker that something waits for; returns whether there was any."""
+        packets = {
+            worker: outgoing.take() for worker, outgoing in self._outgoing.items() if outgoing.waits
+        }
+        if not packets:
+            return False
+        now = self._clock.monotonic()
+        sealed: dict[WorkerId, bytes] = {}
+        for worker, packet in packets.items():
+            outgoing = self._outgoing[worker]
+            outgoing.number += 1
+            outgoing.sent_at = now
+            sealed[worker] = self._sealed(worker, packet)
+            self._metrics.crossed_frames.labels("sent").inc(len(packet.frames))
+        try:
+            dead = await self._send(sealed)
+        except TierUnavailable:
+            # The numbers are used up: the receivers see the gap. Those who watch but were
+            # forgotten meanwhile are told the heads.
+            for packet in packets.values():
+                self.lost(_keys(packet))
+                self._notes += [(note, ()) for note in packet.notes]
+            raise
+        for worker in dead:
+            await self._bury(worker, packets[worker])
+        return True
+
+    async def _send(self, sealed: dict[WorkerId, bytes]) -> Collection[WorkerId]:
+        dead = await self._bus.publish(sealed)
+        self._metrics.packets.labels("sent").inc(len(sealed))
+        self._metrics.packet_bytes.labels("sent").inc(sum(map(len, sealed.values())))
+        return dead
+
+    def _sealed(self, worker: WorkerId, packet: Packet) -> bytes:
+        number = self._outgoing[worker].number
+        place = packet_associated_data(self._worker, worker, number)
+        sealed = self._cipher.seal(encode_packet(packet), place)
+        return encode_packet(Envelope(self._worker, number, sealed))
+
+    async def _beat(self) -> None:
+        since = self._clock.monotonic() - _BEATS_FOR_SECONDS
+        recent = [worker for worker, out in self._outgoing.items() if out.sent_at >= since]
+        if not recent:
+            return
+        try:
+            dead = await self._send({worker: self._sealed(worker, Packet()) for worker in recent})
+        except TierUnavailable as error:
+            _log.warning("beat_not_sent", code=error.code)
+            return
+        for worker in dead:
+            await self._bury(worker, Packet())
+
+    async def _bury(self, worker: WorkerId, packet: Packet) -> None:
+        """Nobody hears this worker: it is named no more. If it lives, it registers again."""
+        _log.info("worker_gone", worker=worker)
+        left = self._outgoing.pop(worker, None)
+        packets = [packet] if left is None else [packet, Packet(left.frames, left.notes, left.told)]
+        keys = dict.fromkeys(key for one in packets for key in _keys(one))
+        users = dict.fromkeys(user for one in packets for note in one.notes for user in note.users)
+        if keys:
+            await self._cached.unwatch(list(keys), worker)
+        if users:
+            await self._bus.absent(list(users), worker)
+
+
+def _keys(packet: Packet) -> list[ConversationKey]:
+    return [frame.key for frame in packet.frames] + [told.key for told in packet.told]
+
+
+def _nobody_minds(keys: Iterable[ConversationKey]) -> None:
+    """Nothing is remembered yet."""
