@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from redis_server import (
     FAR_MORE_SECONDS,
     SHORT_SECONDS,
@@ -167,6 +169,51 @@ async def test_a_server_that_stands_still_costs_one_bound_and_then_nothing(
         await served_again(tier, source)
         await tier.append(await source.send(2))
         assert await check_everything_read(tier, source)
+
+
+class Standstill:
+    """Keeps the loop from doing anything, out of the callback of a socket."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._near, self._far = socket.socketpair()
+        asyncio.get_running_loop().add_reader(self._near, self._stand)
+
+    def begin(self) -> None:
+        self._far.send(b"x")
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._near)
+        self._near.close()
+        self._far.close()
+
+    def _stand(self) -> None:
+        self._near.recv(1)
+        time.sleep(self._seconds)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_that_this_process_stood_still_is_not_held_against_the_server(
+    server: PrivateRedis, writer: Writer, run: Callable[[Coroutine[None, None, None]], None]
+) -> None:
+    """The answer was there in time, only nobody came to read it; loops differ in the order."""
+
+    async def stalls() -> None:
+        source = Source(writer)
+        async with opened(hasty(server)) as stores:
+            await stores.cached.append(await source.create())
+            standstill = Standstill(3 * SHORT_SECONDS)
+            for _ in range(5):
+                writes = await source.send(1)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(stores.cached.append(writes))
+                    for _ in range(2):  # one turn to ask, one to write
+                        await asyncio.sleep(0)
+                    standstill.begin()
+            standstill.close()
+            assert await check_everything_read(stores.cached, source)
+
+    run(stalls())
 
 
 async def test_a_connection_into_a_black_hole_is_given_up_and_made_anew(

@@ -52,6 +52,8 @@ class Cluster:
         self._slots: list[Connection] = []
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()
+        # Who was named last as having a slot: of others the news may not have got about yet.
+        self._informed: list[Address] = []
         self._on_connected: Callable[[], None] = lambda: None
 
     def of(self, tag: bytes) -> Connection:
@@ -92,7 +94,7 @@ class Cluster:
                     pass  # nobody noticed anything; a look does not hurt
                 self._moved.clear()
                 try:
-                    self._take(await self._ask([*self._masters, *self._seeds]))
+                    self._take(await self._ask([*self._informed, *self._masters, *self._seeds]))
                 except TierUnavailable as error:
                     log.warning("where the cluster's slots are is not known: %s", error)
                 await asyncio.sleep(_LEAST_PAUSE_SECONDS)
@@ -153,6 +155,7 @@ class Cluster:
             raise TierUnavailable(f"Slot {slot} is at {place}, which is not connected yet.")
         if word == "MOVED":
             self._slots[int(slot)] = server
+            self._informed = [server.address]
         return server
 
     async def _ask(self, addresses: Sequence[Address]) -> Mapping[Address, list[range]]:

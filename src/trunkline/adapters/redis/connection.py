@@ -15,6 +15,12 @@ log = logging.getLogger(__name__)
 
 _PING: Final = pack((b"PING",))
 _FIRST_PAUSE_SECONDS: Final = 0.05
+_GRACE_SECONDS: Final = 0.001
+"""Long enough for the loop to look at its sockets once more."""
+
+
+class AnswerLate(Exception):
+    """No answer within the bound; one that comes yet is nobody's."""
 
 
 class Backoff:
@@ -54,6 +60,7 @@ class Connection:
         settings: Settings,
         jitter: Callable[[], float],
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self.address = address
         self.run_id = b""
         self.on_connected: Callable[[], None] = lambda: None
@@ -102,13 +109,13 @@ class Connection:
         link = self._link
         if link is None or self._suspended:
             raise TierUnavailable(f"Redis at {self.address} does not answer.")
+        until = self._loop.time() + seconds
         try:
-            async with asyncio.timeout(seconds):
-                replies = await link.request(commands)
-                if ReplyError in map(type, replies):
-                    await _with_scripts(link, commands, replies)
-                return replies
-        except TimeoutError:
+            replies = await self._answer(link, commands, until)
+            if ReplyError in map(type, replies):
+                await self._with_scripts(link, commands, replies, until)
+            return replies
+        except AnswerLate:
             self._suspend()
             raise TierUnavailable(
                 f"Redis at {self.address} did not answer within {seconds} s."
@@ -117,6 +124,34 @@ class Connection:
             raise TierUnavailable(f"Redis at {self.address} is behind.") from None
         except LinkLost:
             raise TierUnavailable(f"Redis at {self.address} is gone.") from None
+
+    async def _answer(self, link: Link, commands: Sequence[bytes], until: float) -> list[Reply]:
+        future = link.request(commands)
+        timer = self._loop.call_at(until, self._late, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _late(self, future: asyncio.Future[list[Reply]]) -> None:
+        # It may be this process that stood still, and the answer may be there to be read.
+        self._loop.call_later(_GRACE_SECONDS, _give_up, future)
+
+    async def _with_scripts(
+        self, link: Link, commands: Sequence[bytes], replies: list[Reply], until: float
+    ) -> None:
+        """Repeats, in place, what failed because the server no longer knew its script."""
+        places = [
+            place
+            for place, reply in enumerate(replies)
+            if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
+        ]
+        if not places:
+            return
+        again = [*LOADS, *(commands[place] for place in places)]
+        repeated = (await self._answer(link, again, until))[len(LOADS) :]
+        for place, reply in zip(places, repeated, strict=True):
+            replies[place] = reply
 
     def _suspend(self) -> None:
         if not self._suspended:
@@ -154,15 +189,6 @@ class Connection:
                 return
 
 
-async def _with_scripts(link: Link, commands: Sequence[bytes], replies: list[Reply]) -> None:
-    """Repeats, in place, what failed because the server no longer knew its script."""
-    places = [
-        place
-        for place, reply in enumerate(replies)
-        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
-    ]
-    if not places:
-        return
-    again = await link.request([*LOADS, *(commands[place] for place in places)])
-    for place, reply in zip(places, again[len(LOADS) :], strict=True):
-        replies[place] = reply
+def _give_up(future: asyncio.Future[list[Reply]]) -> None:
+    if not future.done():
+        future.set_exception(AnswerLate())
