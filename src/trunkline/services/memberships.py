@@ -12,7 +12,7 @@ import structlog
 
 from trunkline.core.packets import Frame
 from trunkline.errors import TrunklineError
-from trunkline.model import ConversationId, ConversationKey, UserId
+from trunkline.model import Conversation, ConversationId, ConversationKey, Member, UserId
 from trunkline.ports.heads import Heads
 from trunkline.ports.hot import HotStore
 from trunkline.services.metrics import Metrics
@@ -24,6 +24,7 @@ _log = structlog.get_logger("trunkline.memberships")
 _FRAMES_KEPT: Final = 1_024
 """So many frames wait for a list; what comes then is pulled by those whom a repair tells."""
 _ROWS_AT_ONCE: Final = 100
+_QUESTIONS_AT_ONCE: Final = 8
 _FEW_USERS: Final = 16
 """Of more than so many users the whole list is read: one question instead of one each."""
 _RETRY_SECONDS: Final = (0.2, 5.0)
@@ -142,34 +143,31 @@ class Memberships:
             self.show(frame)
 
     async def _settle_all(self, settles: Mapping[ConversationKey, _Settle]) -> None:
-        told: dict[Connection, dict[ConversationId, None]] = {}
-        watched: list[ConversationKey] = []
+        asked: dict[UserId, dict[ConversationId, ConversationKey]] = {}
         for key, settle in settles.items():
             if len(settle.users) > _FEW_USERS:
                 self.reload(key)
                 continue
             for user in settle.users:
-                if await self._settle(key, settle.conversation, user):
-                    watched.append(key)
-                for connection in self._registry.of_user(user):
-                    told.setdefault(connection, {})[settle.conversation] = None
-        await self._watching.watch(list(dict.fromkeys(watched)))
-        _tell(told)
+                asked.setdefault(user, {})[settle.conversation] = key
+        watched: dict[ConversationKey, None] = {}
+        for users in portions(list(asked), _QUESTIONS_AT_ONCE):
+            found = await asyncio.gather(*(self._hot.views(user, asked[user]) for user in users))
+            for user, rows in zip(users, found, strict=True):
+                for row, member in rows.values():
+                    self._settle(user, row, member)
+                    if not member.left_at:
+                        watched[row.key] = None
+        await self._watching.watch(list(watched))
+        for user, conversations in asked.items():
+            _tell(dict.fromkeys(self._registry.of_user(user), conversations))
 
-    async def _settle(
-        self, key: ConversationKey, conversation: ConversationId, user: UserId
-    ) -> bool:
-        """Returns whether the user is a member."""
-        found = (await self._hot.views(user, (conversation,))).get(conversation)
-        if found is None:
-            return False
-        row, member = found
+    def _settle(self, user: UserId, row: Conversation, member: Member) -> None:
         for connection in self._registry.of_user(user):
             if member.left_at:
-                self._registry.unwatch(connection, key, member.left_at)
+                self._registry.unwatch(connection, row.key, member.left_at)
             else:
                 self._registry.watch(connection, row, member.visible_from)
-        return not member.left_at
 
 
 def _tell(told: Mapping[Connection, Iterable[ConversationId]]) -> None:

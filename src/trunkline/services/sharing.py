@@ -14,8 +14,10 @@ Whether an entry may be written to a watcher (I13) is decided at both ends of th
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from trunkline.core.appending import ConversationWrite, Decision
-from trunkline.core.packets import Frame, Note, cuts
+from trunkline.core.packets import Cut, Frame, Note, cuts
 from trunkline.model import Conversation, ConversationKey, Kind, Member, UserId, WorkerId
 from trunkline.services.fanout import FanOut, Item
 from trunkline.services.memberships import Memberships
@@ -89,7 +91,11 @@ class SharedFanOut(FanOut):
                 conversation.key, conversation.id, cut.version, cut.entries[0].seq,
                 cut.entries[-1].seq, MESSAGEPACK.encode(push), cut.change, cut.users,
             )  # fmt: skip
+            if cut.change is Kind.CREATED:
+                self._let_in(conversation, cut)
             pushed += self.show(frame, sole_sender)
+            if cut.change is Kind.JOINED:
+                self._let_in(conversation, cut)
             if others:
                 self._publisher.frame(frame, others)
             if cut.users:
@@ -97,6 +103,18 @@ class SharedFanOut(FanOut):
                 note = Note(conversation.key, conversation.id, cut.users, True)
                 self._publisher.note(note, but=others)
         return pushed
+
+    def _let_in(self, conversation: Conversation, cut: Cut) -> None:
+        """Whom this worker's own commit made a member is pushed from there on, at once.
+
+        Frames of other workers come once the tier knows of it: then a notice tells of what
+        was missed in between.
+        """
+        seq = cut.entries[-1].seq
+        row = msgspec.structs.replace(conversation, head=seq, membership_version=cut.version)
+        for user in cut.users:
+            for connection in self._registry.of_user(user):
+                self._registry.watch(connection, row, seq)
 
     def _write(self, frame: Frame, watchers: Watchers, sole_sender: Connection | None) -> int:
         written = 0
