@@ -16,7 +16,7 @@ from trunkline.ports.outlet import Outlet
 from trunkline.wire.close import Close
 from trunkline.wire.encoding import Encoding
 
-_HALF_OPEN_SECONDS = (2.0, 45.0)
+HALF_OPEN_SECONDS = (2.0, 45.0)
 _BUFFER_FRAMES = 4096
 _DRAINED_FRAMES = 8
 
@@ -180,7 +180,7 @@ class Wire:
 
     def tear(self, *, client_learns: bool = True, server_learns: bool = True) -> None:
         """The connection breaks now; an end that does not learn of it does so much later."""
-        late = self._network.random.uniform(*_HALF_OPEN_SECONDS)
+        late = self._network.random.uniform(*HALF_OPEN_SECONDS)
         for lane, learns in ((self._down, client_learns), (self._up, server_learns)):
             lane.mute()
             lane.wake(self._network.delay() if learns else late)

@@ -17,7 +17,7 @@ from trunkline.testing.completeness import judge_copies, lacking
 from trunkline.testing.device import Crowd, Device
 from trunkline.testing.history import Broken, History, judge_cold_metadata, read_history
 from trunkline.testing.loop import SimulatedLoop
-from trunkline.testing.network import Network
+from trunkline.testing.network import HALF_OPEN_SECONDS, Network
 from trunkline.testing.oracle import Line, Oracle
 from trunkline.testing.server import SimulatedServer
 from trunkline.wire.encoding import Encoding
@@ -329,6 +329,8 @@ class World:
 
     async def _lack_after_silence(self) -> list[str]:
         """The same, after something was lost between workers and nothing came behind it."""
+        # Whose connection is half-open since before learns nothing of what is to be repaired.
+        await asyncio.sleep(HALF_OPEN_SECONDS[1])
         hub = self._server.hub
         for _ in range(SILENCES):
             name = self._random.choice(
