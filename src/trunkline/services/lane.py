@@ -102,7 +102,8 @@ class Lane:
             # One turn of the loop, so that every frame readable now joins the batch.
             await asyncio.sleep(0)
             while self._queue:
-                await self._commit(self._take(), wait=False)
+                if items := self._take():
+                    await self._commit(items, wait=False)
             if self._draining:
                 return
 
@@ -173,20 +174,21 @@ class Lane:
             unknown, self._unknown = self._unknown, {}
             self._settle_seconds = _SETTLE_SECONDS[0]
             await self._settled(unknown)
-        await self._committed(items, decision)
+        if items:
+            await self._committed(items, decision)
 
     def _without_contended(
         self, items: list[Item], decision: Decision
     ) -> tuple[list[Item], Decision]:
-        contended = [isinstance(outcome, Contended) for outcome in decision.outcomes]
-        if not any(contended):
+        paired = list(zip(items, decision.outcomes, strict=True))
+        contended = [item for item, outcome in paired if isinstance(outcome, Contended)]
+        if not contended:
             return items, decision
-        self._hand_on([item for item, held in zip(items, contended, strict=True) if held])
+        self._hand_on(contended)
+        decided = [pair for pair in paired if not isinstance(pair[1], Contended)]
         return (
-            [item for item, held in zip(items, contended, strict=True) if not held],
-            Decision(
-                [o for o in decision.outcomes if not isinstance(o, Contended)], decision.writes
-            ),
+            [item for item, _ in decided],
+            Decision([outcome for _, outcome in decided], decision.writes),
         )
 
     def _remember_unknown(self, items: Sequence[Item]) -> None:

@@ -1,0 +1,138 @@
+"""A lane's two writers: what another worker holds goes on in the second, in its senders' order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from trunkline.core.appending import CONTENDED, Accepted, Decision, Outcome
+from trunkline.errors import StorageUnavailable, TrunklineError
+from trunkline.model import ClientMessageId, ConversationId, Draft, Kind, Seq, UserId
+from trunkline.ports.hot import Decide
+from trunkline.services.fanout import Item
+from trunkline.services.lane import Lane
+from trunkline.services.metrics import Metrics
+from trunkline.testing.conformance import SteppedClock
+
+HELD = ConversationId("held")
+FREE = ConversationId("free")
+
+
+def draft(conversation: ConversationId, number: int) -> Draft:
+    return Draft(
+        conversation, UserId("ann"), ClientMessageId(f"{conversation} {number}"), Kind.MESSAGE, 0
+    )
+
+
+class HeldHot:
+    """A hot store in which another worker holds one conversation until it lets go."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+        self.fails: TrunklineError | None = None
+        self.stored: list[str] = []
+        self.batches: list[int] = []
+
+    async def append(self, batch: Sequence[Draft], decide: Decide, *, wait: bool) -> Decision:
+        self.batches.append(len(batch))
+        if wait:
+            await self.let_go.wait()
+            if self.fails is not None:
+                raise self.fails
+        await asyncio.sleep(0)
+        outcomes: list[Outcome] = []
+        for one in batch:
+            if one.conversation == HELD and not self.let_go.is_set():
+                outcomes.append(CONTENDED)
+                continue
+            self.stored.append(one.client_message_id)
+            outcomes.append(Accepted(Seq(len(self.stored)), 0))
+        return Decision(outcomes, [])
+
+
+class Running:
+    """A lane over such a store, and what it answered."""
+
+    def __init__(self) -> None:
+        self.hot = HeldHot()
+        self.answered: list[str] = []
+        self.refused: list[str] = []
+        self.lane = Lane(
+            self.hot, None, SteppedClock(), Metrics(),  # type: ignore[arg-type]
+            committed=self._committed, refuse=self._refuse, settled=self._settled,
+            queue_drafts=100, batch_drafts=4,
+        )  # fmt: skip
+
+    def submit(self, *drafts: Draft) -> None:
+        for one in drafts:
+            self.lane.submit((one, None))  # type: ignore[arg-type]
+
+    async def _committed(self, items: Sequence[Item], decision: Decision) -> None:
+        assert len(items) == len(decision.outcomes) > 0
+        assert all(isinstance(outcome, Accepted) for outcome in decision.outcomes)
+        self.answered += [one.client_message_id for one, _ in items]
+
+    def _refuse(self, items: Sequence[Item], error: TrunklineError) -> None:
+        self.refused += [one.client_message_id for one, _ in items]
+
+    async def _settled(self, unknown: object) -> None:
+        """Nothing is unknown here."""
+
+
+async def turns(count: int = 50) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def running() -> Running:
+    return Running()
+
+
+async def test_a_held_conversation_holds_up_no_other_and_keeps_its_order(running: Running) -> None:
+    """I7: also what comes while it is held, and after it was let go."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running.lane.run())
+        running.submit(draft(HELD, 0), draft(FREE, 0), draft(HELD, 1))
+        await turns()
+        running.submit(*(draft(HELD, number) for number in range(2, 9)), draft(FREE, 1))
+        await turns()
+        assert running.answered == ["free 0", "free 1"]
+        running.hot.let_go.set()
+        running.submit(draft(HELD, 9))
+        await turns()
+        running.submit(draft(HELD, 10))
+        running.lane.drain()
+    held = [name for name in running.answered if name.startswith("held")]
+    assert held == [f"held {number}" for number in range(11)]
+    assert [name for name in running.hot.stored if name.startswith("held")] == held
+    assert 0 not in running.hot.batches
+
+
+async def test_what_waited_in_vain_is_refused_and_the_next_is_quick_again(running: Running) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running.lane.run())
+        running.submit(draft(HELD, 0))
+        await turns()
+        running.hot.fails = StorageUnavailable()
+        running.hot.let_go.set()
+        await turns()
+        assert running.refused == ["held 0"]
+        running.submit(draft(HELD, 1))
+        await turns()
+        assert running.answered == ["held 1"]
+        running.lane.drain()
+
+
+async def test_draining_waits_for_what_is_held(running: Running) -> None:
+    async with asyncio.TaskGroup() as group:
+        ended = group.create_task(running.lane.run())
+        running.submit(draft(HELD, 0))
+        await turns()
+        running.lane.drain()
+        await turns()
+        assert not ended.done()
+        running.hot.let_go.set()
+    assert running.answered == ["held 0"]
