@@ -80,14 +80,11 @@ class Outbox:
         """`seconds_of` says how long to wait for a database: 0 not at all, None as set."""
         if not lines:
             return
-        holders = self._shards.by_user({line.user for line in lines})
+        holders: dict[Database, list[Line]] = {}
+        for line in lines:
+            holders.setdefault(self._shards.of_user(line.user), []).append(line)
         told = await asyncio.gather(
-            *(
-                self._tell(
-                    holder, [line for line in lines if line.user in set(users)], seconds_of(holder)
-                )
-                for holder, users in holders.items()
-            )
+            *(self._tell(holder, there, seconds_of(holder)) for holder, there in holders.items())
         )
         numbers = sorted(line.number for part in told for line in part)
         if numbers:
