@@ -13,6 +13,7 @@ import msgspec
 from trunkline.core.appending import ConversationWrite, MembershipBody
 from trunkline.model import (
     MEMBERSHIP_KINDS,
+    Conversation,
     ConversationId,
     ConversationKey,
     Entry,
@@ -22,7 +23,7 @@ from trunkline.model import (
     WorkerId,
 )
 
-FEW_ENTRIES: Final = 8
+_FEW_ENTRIES: Final = 8
 """So many stay within any bound: they are one frame."""
 _FRAME_CHARACTERS: Final = 64 * 1024
 _PUBLISHERS_REMEMBERED: Final = 4_096
@@ -71,6 +72,11 @@ class Told(msgspec.Struct, array_like=True, frozen=True, gc=False):
     conversation: ConversationId
     head: Seq
     version: int
+
+    @classmethod
+    def of(cls, row: Conversation) -> "Told":
+        """What a conversation's row tells."""
+        return cls(row.key, row.id, row.head, row.membership_version)
 
 
 class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -166,7 +172,7 @@ def cuts(write: ConversationWrite) -> Iterator[Cut]:
 
 def parts(entries: list[Entry]) -> Sequence[list[Entry]]:
     """The entries in frames that no reader's bound is too small for."""
-    if len(entries) <= FEW_ENTRIES:
+    if len(entries) <= _FEW_ENTRIES:
         return (entries,) if entries else ()
     return list(_bounded(entries))
 

@@ -142,7 +142,7 @@ class Crossing:
             )
             return NOBODY
         for write in resent:
-            told = _head_of(write.conversation)
+            told = Told.of(write.conversation)
             self._repairs.told(told)
             self._publisher.tell(told, others.get(told.key, ()))
         return others
@@ -197,7 +197,3 @@ class Crossing:
     def marked(self, user: UserId, conversation: Conversation) -> None:
         """The user's marker moved: endpoints at other workers are told."""
         self._publisher.note(Note(conversation.key, conversation.id, (user,), False))
-
-
-def _head_of(row: Conversation) -> Told:
-    return Told(row.key, row.id, row.head, row.membership_version)

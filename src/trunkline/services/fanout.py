@@ -13,7 +13,7 @@ from trunkline.core.appending import (
     Known,
     Refused,
 )
-from trunkline.core.packets import FEW_ENTRIES, membership_of, parts
+from trunkline.core.packets import membership_of, parts
 from trunkline.errors import Internal, TrunklineError
 from trunkline.model import (
     MEMBERSHIP_KINDS,
@@ -174,11 +174,10 @@ class FanOut:
         entries: list[Entry],
         sole_sender: Connection | None,
     ) -> int:
-        if len(entries) <= FEW_ENTRIES:
-            return self._push_part(conversation, version, entries, sole_sender)
-        return sum(
-            self._push_part(conversation, version, part, sole_sender) for part in parts(entries)
-        )
+        pushed = 0
+        for part in parts(entries):
+            pushed += self._push_part(conversation, version, part, sole_sender)
+        return pushed
 
     def _push_part(
         self,

@@ -89,17 +89,14 @@ class Inbox:
 
     def _open(self, envelope: Envelope) -> Packet:
         publisher = envelope.publisher
-        cipher = self._ciphers.get(publisher)
-        if cipher is None:
-            cipher = self._cipher_of(publisher)
-            place = packet_associated_data(publisher, self._worker, envelope.number)
-            packet = decode_packet(cipher.open(envelope.sealed, place))
+        cipher = self._ciphers.get(publisher) or self._cipher_of(publisher)
+        place = packet_associated_data(publisher, self._worker, envelope.number)
+        packet = decode_packet(cipher.open(envelope.sealed, place))
+        if publisher not in self._ciphers:  # only of those who could seal
             if len(self._ciphers) >= _CIPHERS_KEPT:
                 del self._ciphers[next(iter(self._ciphers))]
-            self._ciphers[publisher] = cipher  # only of those who could seal
-            return packet
-        place = packet_associated_data(publisher, self._worker, envelope.number)
-        return decode_packet(cipher.open(envelope.sealed, place))
+            self._ciphers[publisher] = cipher
+        return packet
 
     def _serve(self, packet: Packet) -> None:
         written = sum([self._fanout.show(frame) for frame in packet.frames])

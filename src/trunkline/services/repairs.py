@@ -175,7 +175,7 @@ class Repairs:
             return
         await asyncio.sleep(_UNDER_WAY_SECONDS)
         for row in filter(self._is_ahead, ahead):
-            self.told(Told(row.key, row.id, row.head, row.membership_version))
+            self.told(Told.of(row))
 
     def _is_ahead(self, row: Conversation) -> bool:
         watchers = self._registry.watched(row.key)
@@ -222,7 +222,7 @@ class Repairs:
                 self._unpublished.pop(key, None)
                 row = rows.get(key)
                 if row is not None:
-                    told = Told(key, row.id, row.head, row.membership_version)
+                    told = Told.of(row)
                     self.told(told)
                     self._publisher.tell(told, others.get(key, ()))
             self._metrics.unpublished.set(len(self._unpublished))

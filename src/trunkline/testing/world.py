@@ -333,9 +333,7 @@ class World:
         await asyncio.sleep(HALF_OPEN_SECONDS[1])
         hub = self._server.hub
         for _ in range(SILENCES):
-            name = self._random.choice(
-                ("say", "say_in_group", "add", "add", "remove", "mark", "mark")
-            )
+            name = self._random.choice(_LAST_ACTS)
             fault = self._random.choice(("packets", "packets", "subscription", "tier"))
             self._note(f"{name}, then silence; lost: {fault}")
             if fault == "packets":
