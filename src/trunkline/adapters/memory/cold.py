@@ -6,10 +6,9 @@ from trunkline.adapters.memory.journal import Journal, JournaledWrites
 from trunkline.adapters.memory.records import (
     COLD_DECODER,
     ColdRecord,
-    ConversationRow,
-    MemberRow,
     SegmentRow,
 )
+from trunkline.core.rows import conversation_row, member_row
 from trunkline.model import ColdMetadata, ConversationKey, Segment, Seq
 
 
@@ -30,7 +29,7 @@ class MemoryColdStore:
         record = ColdRecord(
             [SegmentRow.of(segment) for segment in segments],
             [
-                (ConversationRow.of(m.conversation), [MemberRow.of(member) for member in m.members])
+                (conversation_row(m.conversation), [member_row(member) for member in m.members])
                 for m in metadata
             ],
         )

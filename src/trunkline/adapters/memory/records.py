@@ -10,86 +10,23 @@ import msgspec
 
 from trunkline.core import digest as digests
 from trunkline.core.appending import ConversationWrite
+from trunkline.core.rows import (
+    ConversationRow,
+    MemberRow,
+    conversation_of,
+    conversation_row,
+    member_of,
+    member_row,
+)
 from trunkline.model import (
     ColdMetadata,
-    Conversation,
-    ConversationId,
     ConversationKey,
-    ConversationKind,
     MarkerMove,
-    Member,
     OffsetMove,
     Segment,
     Seq,
     StoredEntry,
-    UserId,
 )
-
-
-class ConversationRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A `Conversation` as it is written."""
-
-    key: ConversationKey
-    id: ConversationId
-    kind: ConversationKind
-    wrapped_key: bytes
-    head: Seq
-    countable: int
-    digest: bytes
-    archived_up_to: Seq
-    trimmed_up_to: Seq
-    membership_version: int
-    member_count: int
-    sealed_name: bytes
-
-    @classmethod
-    def of(cls, conversation: Conversation) -> "ConversationRow":
-        """The row of a conversation."""
-        c = conversation
-        return cls(
-            c.key, c.id, c.kind, c.wrapped_key, c.head, c.countable, digests.to_bytes(c.digest),
-            c.archived_up_to, c.trimmed_up_to, c.membership_version, c.member_count, c.sealed_name,
-        )  # fmt: skip
-
-    def value(self) -> Conversation:
-        """The conversation of the row."""
-        return Conversation(
-            self.key, self.id, self.kind, self.wrapped_key, self.head, self.countable,
-            digests.from_bytes(self.digest), self.archived_up_to, self.trimmed_up_to,
-            self.membership_version, self.member_count, self.sealed_name,
-        )  # fmt: skip
-
-
-class MemberRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A `Member` as it is written."""
-
-    user: UserId
-    visible_from: Seq
-    digest_before: bytes
-    countable_before: int
-    left_at: Seq
-    left_digest: bytes
-    left_countable: int
-    marker: Seq
-    marker_countable: int
-
-    @classmethod
-    def of(cls, member: Member) -> "MemberRow":
-        """The row of a member."""
-        m = member
-        return cls(
-            m.user, m.visible_from, digests.to_bytes(m.digest_before), m.countable_before,
-            m.left_at, digests.to_bytes(m.left_digest), m.left_countable, m.marker,
-            m.marker_countable,
-        )  # fmt: skip
-
-    def value(self) -> Member:
-        """The member of the row."""
-        return Member(
-            self.user, self.visible_from, digests.from_bytes(self.digest_before),
-            self.countable_before, self.left_at, digests.from_bytes(self.left_digest),
-            self.left_countable, self.marker, self.marker_countable,
-        )  # fmt: skip
 
 
 class WriteRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -103,9 +40,9 @@ class WriteRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     def of(cls, write: ConversationWrite) -> "WriteRow":
         """The row of what a batch does to one conversation."""
         return cls(
-            ConversationRow.of(write.conversation),
+            conversation_row(write.conversation),
             write.entries,
-            [MemberRow.of(member) for member in write.members.values()],
+            [member_row(member) for member in write.members.values()],
         )
 
 
@@ -176,7 +113,7 @@ class ColdRecord(msgspec.Struct, frozen=True):
     def values(self) -> tuple[list[Segment], list[ColdMetadata]]:
         """The segments and metadata of the record."""
         return [row.value() for row in self.segments], [
-            ColdMetadata(conversation.value(), tuple(member.value() for member in members))
+            ColdMetadata(conversation_of(conversation), tuple(map(member_of, members)))
             for conversation, members in self.metadata
         ]
 

@@ -14,6 +14,7 @@ from trunkline.adapters.memory.records import (
     WriteRow,
 )
 from trunkline.core.appending import AppendState, move_markers
+from trunkline.core.rows import conversation_of, member_of
 from trunkline.model import (
     ClientMessageId,
     Conversation,
@@ -112,7 +113,7 @@ class HotState:
                 self.last_token = max(self.last_token, record.token)
 
     def _append(self, write: WriteRow) -> None:
-        conversation = write.conversation.value()
+        conversation = conversation_of(write.conversation)
         key = conversation.key
         self.ids[key] = conversation.id
         self.conversations[conversation.id] = conversation
@@ -122,7 +123,7 @@ class HotState:
                 self.known[conversation.id, entry.sender, entry.client_message_id] = entry.seq
         members = self.members.setdefault(conversation.id, {})
         for row in write.members:
-            members[row.user] = row.value()
+            members[row.user] = member_of(row)
             self._raise_version(row.user, conversation)
         move_markers(members, write.entries)
         self.unarchived.setdefault(key)

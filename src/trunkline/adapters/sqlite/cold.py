@@ -9,18 +9,17 @@ from typing import TypeVar
 import msgspec
 
 from trunkline.adapters.sqlite.database import checkpoint, connect, translated
-from trunkline.adapters.sqlite.records import (
+from trunkline.adapters.sqlite.records import MemberRow, member_row
+from trunkline.adapters.sqlite.sql import schema, statement
+from trunkline.adapters.sqlite.tables import signed, unsigned
+from trunkline.core.digest import from_bytes
+from trunkline.core.rows import (
     ConversationRow,
-    MemberRow,
     conversation_of,
     conversation_row,
     digest_bytes,
     member_of,
-    member_row,
 )
-from trunkline.adapters.sqlite.sql import schema, statement
-from trunkline.adapters.sqlite.tables import signed, unsigned
-from trunkline.core.digest import from_bytes
 from trunkline.errors import DataDamaged, StorageFull, StorageUnavailable, TierUnavailable
 from trunkline.model import ColdMetadata, ConversationKey, Segment, Seq
 

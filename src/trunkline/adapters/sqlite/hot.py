@@ -7,19 +7,12 @@ from typing import Final, TypeVar
 
 from trunkline.adapters.sqlite.commits import Answer, Commits
 from trunkline.adapters.sqlite.loading import Need, load
-from trunkline.adapters.sqlite.records import (
-    OffsetSet,
-    Record,
-    Trimmed,
-    Written,
-    conversation_row,
-    member_of,
-    member_row,
-)
+from trunkline.adapters.sqlite.records import OffsetSet, Record, Trimmed, Written, member_row
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.state import Slot, State
 from trunkline.adapters.sqlite.tables import Tables
 from trunkline.core.appending import ConversationWrite, Decision, move_markers
+from trunkline.core.rows import conversation_row, member_of
 from trunkline.errors import DataDamaged, StorageUnavailable
 from trunkline.model import (
     Conversation,

@@ -16,13 +16,14 @@ import msgspec
 from trunkline.adapters.sqlite import records
 from trunkline.adapters.sqlite.cold import unpack_metadata
 from trunkline.adapters.sqlite.directory import DataDirectory
-from trunkline.adapters.sqlite.records import ConversationRow, MemberRow
+from trunkline.adapters.sqlite.records import MemberRow
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.sql import statement
 from trunkline.adapters.sqlite.tables import signed, unsigned
 from trunkline.adapters.sqlite.takeover import take_over
 from trunkline.adapters.sqlite.wal import check_wal
 from trunkline.core import digest as digests
+from trunkline.core.rows import ConversationRow, conversation_of, member_of
 from trunkline.errors import DataDamaged
 from trunkline.model import (
     ColdMetadata,
@@ -252,7 +253,7 @@ class HotInspector:
         """The conversation's row."""
         for row in self._tables.records(ConversationRow, "conversation_by_key", signed(key)):
             _digest(row.digest)
-            return msgspec.structs.replace(records.conversation_of(row), key=key)
+            return msgspec.structs.replace(conversation_of(row), key=key)
         return None
 
     async def members(self, key: ConversationKey) -> Sequence[Member]:
@@ -261,7 +262,7 @@ class HotInspector:
         for row in self._tables.records(MemberRow, "inspect_members", signed(key)):
             _digest(row.digest_before)
             _digest(row.left_digest)
-            found.append(records.member_of(row))
+            found.append(member_of(row))
         return found
 
     async def entries(self, key: ConversationKey) -> AsyncIterator[Sequence[StoredEntry]]:

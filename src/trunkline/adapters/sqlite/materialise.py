@@ -8,18 +8,12 @@ import msgspec
 
 from trunkline.adapters.sqlite.database import checkpoint, connect, translated
 from trunkline.adapters.sqlite.journal import Journal
-from trunkline.adapters.sqlite.records import (
-    Archived,
-    ConversationRow,
-    MemberRow,
-    OffsetSet,
-    Trimmed,
-    Written,
-)
+from trunkline.adapters.sqlite.records import Archived, MemberRow, OffsetSet, Trimmed, Written
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.sql import statement
 from trunkline.adapters.sqlite.tables import signed
 from trunkline.core.appending import sent_markers
+from trunkline.core.rows import ConversationRow
 from trunkline.model import (
     NO_SEQ,
     ConversationId,

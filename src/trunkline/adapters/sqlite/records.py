@@ -5,15 +5,11 @@ from typing import Final
 
 import msgspec
 
-from trunkline.core import digest as digests
+from trunkline.core import rows
 from trunkline.errors import DataDamaged
 from trunkline.model import (
-    NO_DIGEST,
-    Conversation,
     ConversationId,
     ConversationKey,
-    ConversationKind,
-    Digest,
     EndpointId,
     Member,
     Seq,
@@ -24,35 +20,9 @@ from trunkline.model import (
 CHECKSUM_BYTES: Final = 16
 
 
-class ConversationRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`model.Conversation` with its digest as bytes: MessagePack has no 128-bit integers."""
+class MemberRow(rows.MemberRow, frozen=True, gc=False, array_like=True):
+    """A member's row, and the version of the user's conversation that came with the change."""
 
-    key: ConversationKey
-    id: ConversationId
-    kind: ConversationKind
-    wrapped_key: bytes
-    head: Seq
-    countable: int
-    digest: bytes
-    archived_up_to: Seq
-    trimmed_up_to: Seq
-    membership_version: int
-    member_count: int
-    sealed_name: bytes
-
-
-class MemberRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`model.Member`, and the version of the user's conversation that came with the change."""
-
-    user: UserId
-    visible_from: Seq
-    digest_before: bytes
-    countable_before: int
-    left_at: Seq
-    left_digest: bytes
-    left_countable: int
-    marker: Seq
-    marker_countable: int
     version: int
 
 
@@ -67,7 +37,7 @@ class Written(msgspec.Struct, array_like=True, tag="w", frozen=True, gc=False):
     key: ConversationKey
     id: ConversationId
     entries: tuple[StoredEntry, ...]
-    row: ConversationRow | None
+    row: rows.ConversationRow | None
     members: tuple[MemberRow, ...]
 
 
@@ -132,73 +102,10 @@ def _checksum(journal_id: int, data: bytes | memoryview) -> bytes:
     return blake2b(data, digest_size=CHECKSUM_BYTES, key=journal_id.to_bytes(8, "big")).digest()
 
 
-def conversation_row(conversation: Conversation) -> ConversationRow:
-    """The row of a conversation."""
-    return ConversationRow(
-        conversation.key,
-        conversation.id,
-        conversation.kind,
-        conversation.wrapped_key,
-        conversation.head,
-        conversation.countable,
-        digest_bytes(conversation.digest),
-        conversation.archived_up_to,
-        conversation.trimmed_up_to,
-        conversation.membership_version,
-        conversation.member_count,
-        conversation.sealed_name,
-    )
-
-
-def conversation_of(row: ConversationRow) -> Conversation:
-    """The inverse of `conversation_row`."""
-    return Conversation(
-        row.key,
-        row.id,
-        row.kind,
-        row.wrapped_key,
-        row.head,
-        row.countable,
-        digests.from_bytes(row.digest),
-        row.archived_up_to,
-        row.trimmed_up_to,
-        row.membership_version,
-        row.member_count,
-        row.sealed_name,
-    )
-
-
 def member_row(member: Member, version: int) -> MemberRow:
     """The row of a member."""
     return MemberRow(
-        member.user,
-        member.visible_from,
-        digest_bytes(member.digest_before),
-        member.countable_before,
-        member.left_at,
-        digest_bytes(member.left_digest),
-        member.left_countable,
-        member.marker,
-        member.marker_countable,
-        version,
-    )
-
-
-def member_of(row: MemberRow) -> Member:
-    """The inverse of `member_row`."""
-    return Member(
-        row.user,
-        row.visible_from,
-        digests.from_bytes(row.digest_before),
-        row.countable_before,
-        row.left_at,
-        digests.from_bytes(row.left_digest),
-        row.left_countable,
-        row.marker,
-        row.marker_countable,
-    )
-
-
-def digest_bytes(digest: Digest) -> bytes:
-    """16 bytes, or none for the digest of nothing."""
-    return digests.to_bytes(digest) if digest != NO_DIGEST else b""
+        member.user, member.visible_from, rows.digest_bytes(member.digest_before),
+        member.countable_before, member.left_at, rows.digest_bytes(member.left_digest),
+        member.left_countable, member.marker, member.marker_countable, version,
+    )  # fmt: skip

@@ -6,17 +6,10 @@ from itertools import islice
 
 import msgspec
 
-from trunkline.adapters.sqlite.records import (
-    Archived,
-    Commit,
-    OffsetSet,
-    Trimmed,
-    Written,
-    conversation_of,
-    member_of,
-)
+from trunkline.adapters.sqlite.records import Archived, Commit, OffsetSet, Trimmed, Written
 from trunkline.core.appending import move_markers
 from trunkline.core.digest import from_bytes
+from trunkline.core.rows import conversation_of, member_of
 from trunkline.model import (
     NO_SEQ,
     ClientMessageId,
