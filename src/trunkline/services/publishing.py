@@ -46,8 +46,8 @@ class _Outgoing:
 
     __slots__ = ("bytes", "everything", "frames", "notes", "number", "sent_at", "told")
 
-    def __init__(self) -> None:
-        self.number = 0
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.sent_at = 0.0
         self.clear()
 
@@ -98,6 +98,9 @@ class Publisher:
         self._clock = clock
         self._metrics = metrics
         self._outgoing: dict[WorkerId, _Outgoing] = {}
+        # One that was taken for dead may come back: its numbers go on, or it would take a lost
+        # packet for one that it has.
+        self._highest_buried = 0
         self._notes: list[tuple[Note, Collection[WorkerId]]] = []
         self._wake = asyncio.Event()
         self._closing = False
@@ -173,7 +176,7 @@ class Publisher:
     def _to(self, worker: WorkerId) -> _Outgoing:
         outgoing = self._outgoing.get(worker)
         if outgoing is None:
-            outgoing = self._outgoing[worker] = _Outgoing()
+            outgoing = self._outgoing[worker] = _Outgoing(self._highest_buried)
         self._wake.set()
         return outgoing
 
@@ -255,6 +258,8 @@ class Publisher:
         """Nobody hears this worker: it is named no more. If it lives, it registers again."""
         _log.info("worker_gone", worker=worker)
         left = self._outgoing.pop(worker, None)
+        if left is not None:
+            self._highest_buried = max(self._highest_buried, left.number)
         packets = [packet] if left is None else [packet, Packet(left.frames, left.notes, left.told)]
         keys = dict.fromkeys(key for one in packets for key in _keys(one))
         users = dict.fromkeys(user for one in packets for note in one.notes for user in note.users)

@@ -135,6 +135,29 @@ def test_a_worker_that_missed_the_removal_does_not_push_what_it_commits_itself()
     tell(story)
 
 
+def test_a_packet_that_is_lost_after_its_worker_was_taken_for_dead_is_missed() -> None:
+    """Its number must not be one that the worker has seen before."""
+
+    async def story(pair: Pair) -> None:
+        ann = await pair.connect(A, ANN)
+        await ann.create(BEN)
+        ben = await pair.connect(B, BEN)
+        await ann.say("one")
+        await until(lambda: 2 in ben.pushed())
+        pair.hub.cut(B)
+        await ann.say("nobody listens")
+        await asyncio.sleep(1.0)
+        pair.hub.mend(B)
+        await until(ben.notices)
+        await asyncio.sleep(REPAIRED_SECONDS)
+        notices = ben.notices()
+        pair.hub.lose_next = 1
+        await ann.say("lost")
+        await until(lambda: ben.notices() > notices, REPAIRED_SECONDS)
+
+    tell(story)
+
+
 def test_a_frame_of_an_older_version_is_not_written_to_who_joined_since() -> None:
     """I13: the order in which two workers' frames arrive is any."""
 
