@@ -9,12 +9,19 @@ import pytest
 
 from trunkline.adapters.memory.bus import MemoryHub
 from trunkline.adapters.memory.cached import MemoryCachedTier
+from trunkline.adapters.memory.generations import MemoryGenerations
 from trunkline.model import WorkerId
 from trunkline.ports.bus import Bus
 from trunkline.ports.cached import CachedTier
+from trunkline.ports.cached_heads import CachedHeads
+from trunkline.ports.generations import Generations
 from trunkline.testing.conformance import (
     BusMaker,
     BusSuite,
+    CachedHeadsSuite,
+    GenerationsMaker,
+    GenerationsSuite,
+    HeadsMaker,
     Resubscribe,
     SteppedClock,
     TiersMaker,
@@ -55,6 +62,34 @@ def resubscribe(hub: MemoryHub) -> Resubscribe:
         hub.mend(worker)
 
     return cut
+
+
+@pytest.fixture
+def make_heads(hub: MemoryHub) -> HeadsMaker:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[tuple[CachedTier, CachedHeads]]:
+        worker = WorkerId("worker")
+        hub.open(worker)
+        yield hub.tier(worker, MemoryCachedTier(SteppedClock())), hub.heads(worker)
+
+    return make
+
+
+@pytest.fixture
+def make_generations() -> GenerationsMaker:
+    generations = MemoryGenerations()
+
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Sequence[Generations]]:
+        yield generations, generations
+
+    return make
+
+
+class TestCachedHeads(CachedHeadsSuite): ...
+
+
+class TestGenerations(GenerationsSuite): ...
 
 
 class TestBus(BusSuite): ...

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from databases import database, emptied
+from databases import database, emptied, everywhere
 
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.mysql import append as appending
@@ -17,9 +17,12 @@ from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import open_mysql
 from trunkline.errors import StoreNewer
 from trunkline.ports.cold import ColdStore
+from trunkline.ports.generations import Generations
 from trunkline.ports.hot import HotStore
 from trunkline.ports.tasks import TaskStore
 from trunkline.testing.conformance import (
+    GenerationsMaker,
+    GenerationsSuite,
     HeadsSuite,
     HotStoreSuite,
     MembershipSuite,
@@ -62,7 +65,25 @@ def make_store(settings: Settings) -> MysqlMaker:
     return MysqlMaker(settings)
 
 
+@pytest.fixture
+def make_generations(settings: Settings) -> GenerationsMaker:
+    asyncio.run(everywhere(settings, "DELETE FROM deployment WHERE name = 'cache_generation'"))
+
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Sequence[Generations]]:
+        async with (
+            open_mysql(settings, SteppedClock()) as one,
+            open_mysql(settings, SteppedClock()) as two,
+        ):
+            yield one.generations, two.generations
+
+    return make
+
+
 class TestHotStore(HotStoreSuite): ...
+
+
+class TestGenerations(GenerationsSuite): ...
 
 
 class TestHeads(HeadsSuite): ...

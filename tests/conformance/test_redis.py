@@ -15,12 +15,15 @@ from trunkline.adapters.redis.stores import RedisStores
 from trunkline.model import ConversationKey, EndpointId, OffsetMove, Seq, WorkerId
 from trunkline.ports.bus import Bus
 from trunkline.ports.cached import CachedTier
+from trunkline.ports.cached_heads import CachedHeads
 from trunkline.testing.conformance import (
     BoundedTierMaker,
     BusMaker,
     BusSuite,
     CachedEvictionSuite,
+    CachedHeadsSuite,
     CachedTierSuite,
+    HeadsMaker,
     Resubscribe,
     TierMaker,
     TiersMaker,
@@ -99,7 +102,20 @@ def resubscribe(redis_settings: Settings) -> Resubscribe:
     return kill
 
 
+@pytest.fixture
+def make_heads(redis_settings: Settings) -> HeadsMaker:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[tuple[CachedTier, CachedHeads]]:
+        async with opened(redis_settings) as stores:
+            yield stores.cached, stores.heads
+
+    return make
+
+
 class TestCachedTier(CachedTierSuite): ...
+
+
+class TestCachedHeads(CachedHeadsSuite): ...
 
 
 class TestCachedEviction(CachedEvictionSuite): ...

@@ -18,12 +18,15 @@ from trunkline.errors import ConfigInvalid, TierUnavailable
 from trunkline.model import ConversationKey, EndpointId, OffsetMove, Seq, UserId, WorkerId
 from trunkline.ports.bus import Bus
 from trunkline.ports.cached import CachedTier
+from trunkline.ports.cached_heads import CachedHeads
 from trunkline.testing.conformance import (
     BoundedTierMaker,
     BusMaker,
     BusSuite,
     CachedEvictionSuite,
+    CachedHeadsSuite,
     CachedTierSuite,
+    HeadsMaker,
     TierMaker,
     TiersMaker,
     WatchingSuite,
@@ -130,6 +133,16 @@ def make_tiers(cluster: PrivateCluster) -> TiersMaker:
 
 
 @pytest.fixture
+def make_heads(cluster: PrivateCluster) -> HeadsMaker:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[tuple[CachedTier, CachedHeads]]:
+        async with opened(settings_of(cluster)) as stores:
+            yield stores.cached, stores.heads
+
+    return make
+
+
+@pytest.fixture
 def make_buses(cluster: PrivateCluster) -> BusMaker:
     @asynccontextmanager
     async def make(*workers: WorkerId) -> AsyncIterator[Sequence[Bus]]:
@@ -157,6 +170,9 @@ class TestCachedTier(CachedTierSuite): ...
 
 
 class TestCachedEviction(CachedEvictionSuite): ...
+
+
+class TestCachedHeads(CachedHeadsSuite): ...
 
 
 class TestWatching(WatchingSuite): ...

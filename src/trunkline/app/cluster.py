@@ -81,7 +81,8 @@ async def serve_worker(config: Config, *, on_listening: Callable[[Listening], No
         stores = Stores(
             hot, tiers.hot.tasks, tiers.cold.cold, redis.cached, tiers.sealer,
             JwtAuthenticator(keys, clock), clock, secrets.randbits,
-            cluster=Cluster(worker, redis.bus, hot), lanes=hot.lanes, lane_of=hot.lane_of,
+            cluster=Cluster(worker, redis.bus, hot, redis.heads, tiers.hot.generations),
+            lanes=hot.lanes, lane_of=hot.lane_of,
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             upkeep = group.create_task(tiers.hot.upkeep.run())

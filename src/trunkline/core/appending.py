@@ -97,6 +97,11 @@ class ConversationWrite(msgspec.Struct, frozen=True, gc=False):
     opened: list[Entry]
     members: dict[UserId, Member]
 
+    @classmethod
+    def of_head(cls, conversation: Conversation) -> "ConversationWrite":
+        """Nothing new: only where the conversation is."""
+        return cls(conversation, False, [], [], {})
+
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """Outcomes in the drafts' order, and what must be written for them."""

@@ -23,13 +23,15 @@ class CachedTier(Protocol):
     """
 
     async def append(
-        self, writes: Sequence[ConversationWrite]
+        self, writes: Sequence[ConversationWrite], stamp: bytes = b""
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         """Takes over what a batch committed; returns which OTHER workers watch each conversation.
 
         Ignores what is at or below the cached head, appends head+1; after a gap drops
         the entries and only raises the head. So a write without entries raises a head that
         is behind, and asks who watches. Conversations that nobody else watches are absent.
+        Under the `stamp` of a cache generation a head that is taken over, or found equal,
+        counts for `CachedHeads`.
         Raises `TierUnavailable` when the tier did not answer within its bound.
         """
         ...

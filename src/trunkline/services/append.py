@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -13,6 +14,7 @@ from trunkline.ports.hot import HotStore
 from trunkline.services.crossing import AfterCommit
 from trunkline.services.fanout import FanOut, Item
 from trunkline.services.lane import Lane, Unknown
+from trunkline.services.leases import Lease
 from trunkline.services.metrics import Metrics
 from trunkline.services.registry import Connection
 
@@ -45,11 +47,11 @@ class AppendService:
         self._draining = False
         self._lanes = [
             Lane(
-                hot, planner.decide, clock, metrics,
+                hot, planner.decide, clock, metrics, begin=partial(after.begin, number),
                 committed=self._committed, refuse=fanout.refuse, settled=self._regroup,
                 queue_drafts=queue_drafts, batch_drafts=batch_drafts,
             )
-            for _ in range(lanes)
+            for number in range(lanes)
         ]  # fmt: skip
         metrics.append_queue.set_function(lambda: sum(lane.queued for lane in self._lanes))
 
@@ -79,9 +81,11 @@ class AppendService:
             for lane in self._lanes:
                 group.create_task(lane.run())
 
-    async def _committed(self, items: Sequence[Item], decision: Decision) -> None:
+    async def _committed(
+        self, items: Sequence[Item], decision: Decision, lease: Lease | None
+    ) -> None:
         self._metrics.entries.inc(sum(len(write.entries) for write in decision.writes))
-        others = await self._after.append(items, decision)
+        others = await self._after.append(items, decision, lease)
         self._after.deliver(items, decision, others)
 
     async def _regroup(self, unknown: Unknown) -> None:

@@ -21,6 +21,7 @@ from trunkline.ports.tasks import TaskStore
 from trunkline.services.access import Views
 from trunkline.services.append import AppendService
 from trunkline.services.archiver import Archiver
+from trunkline.services.comparing import CachedComparison, Comparison, StoredComparison
 from trunkline.services.crossing import AfterCommit, Alone, Cluster, Crossing
 from trunkline.services.drafting import Drafting, FreshKeys
 from trunkline.services.durable_offsets import DurableOffsets
@@ -79,6 +80,7 @@ class Backbone:
         if stores.cluster is not None:
             after = self._crossing = Crossing(
                 stores.cluster, hot, cached, sealer, clock, self.registry, metrics,
+                stores.random_bits, lanes=stores.lanes,
                 sweep_seconds=settings.sweep_seconds,
             )  # fmt: skip
             fanout = self._crossing.fanout
@@ -98,7 +100,7 @@ class Backbone:
         )  # fmt: skip
         self._offsets = DurableOffsets(hot, interval_seconds=settings.offsets_write_seconds)
         self.syncs = Syncs(
-            hot, cached, sealer, self._views, self._offsets, metrics,
+            hot, cached, self._comparison(), sealer, self._views, self._offsets, metrics,
             page_conversations=settings.sync_page_conversations,
             most_vectors=settings.endpoint_vectors,
         )  # fmt: skip
@@ -109,6 +111,16 @@ class Backbone:
         self.archiver = Archiver(
             hot, stores.tasks, cold, sealer, clock, metrics, settings,
             batches_taken=lambda: self.append.batches,
+        )  # fmt: skip
+
+    def _comparison(self) -> Comparison:
+        stores, crossing = self._stores, self._crossing
+        if stores.cluster is None or crossing is None:
+            return StoredComparison(stores.hot)
+        return CachedComparison(
+            stores.hot, stores.cluster.heads, stores.cached, stores.cluster.cached_heads,
+            crossing.leases, self.metrics, lane_of=stores.lane_of,
+            most_lines=self.settings.list_lines,
         )  # fmt: skip
 
     async def run(self) -> None:

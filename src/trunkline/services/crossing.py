@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -25,12 +25,15 @@ from trunkline.model import (
 )
 from trunkline.ports.bus import Bus
 from trunkline.ports.cached import CachedTier
+from trunkline.ports.cached_heads import CachedHeads
 from trunkline.ports.clock import Clock
+from trunkline.ports.generations import Generations
 from trunkline.ports.heads import Heads
 from trunkline.ports.hot import HotStore
 from trunkline.ports.sealer import Sealer
 from trunkline.services.fanout import FanOut, Item
 from trunkline.services.inbox import Inbox
+from trunkline.services.leases import Lease, Leases
 from trunkline.services.memberships import Memberships
 from trunkline.services.metrics import Metrics
 from trunkline.services.publishing import Publisher
@@ -48,13 +51,24 @@ class Cluster(msgspec.Struct, frozen=True):
     worker: WorkerId
     bus: Bus
     heads: Heads
+    cached_heads: CachedHeads
+    generations: Generations
 
 
 class AfterCommit(Protocol):
     """The two steps after a commit (DESIGN section 3, steps 4 to 6)."""
 
-    async def append(self, items: Sequence[Item], decision: Decision) -> Others:
-        """Brings the cached tier up to date; returns which other workers watch."""
+    async def begin(self, lane: int) -> Lease | None:
+        """What the commit that follows needs to be acknowledged; raises `StorageUnavailable`."""
+        ...
+
+    async def append(
+        self, items: Sequence[Item], decision: Decision, lease: Lease | None
+    ) -> Others:
+        """Brings the cached tier up to date; returns which other workers watch.
+
+        From then on the commit may be acknowledged. Raises `OutcomeUnknown` if it may not.
+        """
         ...
 
     def deliver(self, items: Sequence[Item], decision: Decision, others: Others) -> None:
@@ -69,7 +83,12 @@ class Alone:
         self._cached = cached
         self._fanout = fanout
 
-    async def append(self, items: Sequence[Item], decision: Decision) -> Others:
+    async def begin(self, lane: int) -> None:
+        """Nobody else believes anything."""
+
+    async def append(
+        self, items: Sequence[Item], decision: Decision, lease: Lease | None
+    ) -> Others:
         """Brings the cached tier up to date."""
         return await self._cached.append(decision.writes)
 
@@ -79,7 +98,11 @@ class Alone:
 
 
 class Crossing:
-    """One worker of many, put together."""
+    """One worker of many, put together.
+
+    Attributes:
+        leases: what it may believe of the cached heads.
+    """
 
     def __init__(
         self,
@@ -90,12 +113,17 @@ class Crossing:
         clock: Clock,
         registry: Registry,
         metrics: Metrics,
+        random_bits: Callable[[int], int],
         *,
+        lanes: int,
         sweep_seconds: float,
     ) -> None:
         worker, bus, heads = cluster.worker, cluster.bus, cluster.heads
         self._hot = hot
         self._cached = cached
+        self.leases = Leases(
+            cluster.generations, cluster.cached_heads, clock, random_bits, metrics, lanes=lanes
+        )
         self._watching = Watching(cached, bus, registry)
         self._memberships = Memberships(hot, heads, registry, self._watching, metrics)
         self._publisher = Publisher(
@@ -114,7 +142,9 @@ class Crossing:
     async def run(self) -> None:
         """Receives, publishes and repairs until closed; what is queued then is published."""
         async with asyncio.TaskGroup() as group:
-            parts = (self._inbox, self._memberships, self._repairs, self._watching)
+            parts = (
+                self._inbox, self.leases, self._memberships, self._repairs, self._watching,
+            )  # fmt: skip
             tasks = [group.create_task(part.run()) for part in parts]
             await self._publisher.run()
             for task in tasks:
@@ -126,21 +156,30 @@ class Crossing:
 
     # --- after a commit -------------------------------------------------------------------
 
-    async def append(self, items: Sequence[Item], decision: Decision) -> Others:
+    async def begin(self, lane: int) -> Lease:
+        """The lease under which the next commit is made; raises `StorageUnavailable`."""
+        return await self.leases.of(lane)
+
+    async def append(
+        self, items: Sequence[Item], decision: Decision, lease: Lease | None
+    ) -> Others:
         """Brings the cached tier up to date; returns which other workers watch.
 
-        If the tier does not answer, the acks go out all the same, and those who watch are
-        told later.
+        If the tier does not answer, nobody may believe its heads before the acks go out; those
+        who watch are told later. Raises `OutcomeUnknown`.
         """
+        assert lease is not None
         resent = await self._resent(items, decision)
+        writes = [*decision.writes, *resent]
+        others: Others = NOBODY
+        taken = True
         try:
-            others = await self._cached.append([*decision.writes, *resent])
+            others = await self._cached.append(writes, lease.generation.stamp)
         except TierUnavailable as error:
-            _log.warning("cached_append_failed", code=error.code, writes=len(decision.writes))
-            self._repairs.unpublished(
-                write.conversation.key for write in (*decision.writes, *resent)
-            )
-            return NOBODY
+            _log.warning("cached_append_failed", code=error.code, writes=len(writes))
+            self._repairs.unpublished(write.conversation.key for write in writes)
+            taken = False
+        await self.leases.settle(lease, taken=taken)
         for write in resent:
             told = Told.of(write.conversation)
             self._repairs.told(told)
@@ -177,11 +216,7 @@ class Crossing:
                 head = max(seqs[row.id], found[row.key].head if row.key in found else NO_SEQ)
                 found[row.key] = msgspec.structs.replace(row, head=head)
         written = {write.conversation.key for write in decision.writes}
-        return [
-            ConversationWrite(row, False, [], [], {})
-            for row in found.values()
-            if row.key not in written
-        ]
+        return [ConversationWrite.of_head(row) for row in found.values() if row.key not in written]
 
     # --- what else other workers must learn -------------------------------------------------
 

@@ -16,13 +16,15 @@ from trunkline.model import ConversationId, UserId
 from trunkline.ports.clock import Clock
 from trunkline.ports.hot import Decide, HotStore
 from trunkline.services.fanout import Item
+from trunkline.services.leases import Lease
 from trunkline.services.metrics import Metrics
 
 _log = structlog.get_logger("trunkline.append")
 _SETTLE_SECONDS = (0.5, 30.0)
 """First and longest pause before an unknown outcome is asked for, if no draft comes."""
 
-Committed = Callable[[Sequence[Item], Decision], Awaitable[None]]
+Begin = Callable[[], Awaitable[Lease | None]]
+Committed = Callable[[Sequence[Item], Decision, Lease | None], Awaitable[None]]
 Refuse = Callable[[Sequence[Item], TrunklineError], None]
 Unknown = dict[tuple[ConversationId, UserId], None]
 
@@ -41,19 +43,21 @@ class Lane:
         clock: Clock,
         metrics: Metrics,
         *,
+        begin: Begin,
         committed: Committed,
         refuse: Refuse,
         settled: Callable[[Unknown], Awaitable[None]],
         queue_drafts: int,
         batch_drafts: int,
     ) -> None:
-        """`committed` delivers a batch; `settled` hears what had an unknown outcome and has none
-        any more.
+        """`begin` is asked before each commit; `committed` delivers a batch; `settled` hears
+        what had an unknown outcome and has none any more.
         """
         self._hot = hot
         self._decide = decide
         self._clock = clock
         self._metrics = metrics
+        self._begin = begin
         self._committed = committed
         self._refuse = refuse
         self._settled = settled
@@ -153,6 +157,7 @@ class Lane:
     async def _commit(self, items: list[Item], *, wait: bool) -> None:
         started = self._clock.monotonic()
         try:
+            lease = await self._begin()
             decision = await self._hot.append(
                 [draft for draft, _ in items], self._decide, wait=wait
             )
@@ -175,7 +180,12 @@ class Lane:
             self._settle_seconds = _SETTLE_SECONDS[0]
             await self._settled(unknown)
         if items:
-            await self._committed(items, decision)
+            try:
+                await self._committed(items, decision, lease)
+            except OutcomeUnknown as error:
+                _log.warning("commit_not_shown", drafts=len(items), detail=error.detail)
+                self._remember_unknown(items)
+                self._refuse(items, error)
 
     def _without_contended(
         self, items: list[Item], decision: Decision

@@ -91,6 +91,15 @@ class Metrics:
             "Conversations whose watchers were told to sync, since a push had been lost.",
             registry=r,
         )  # fmt: skip
+        self.generation_changes = Counter(
+            "trunkline_cache_generations",
+            "Times that this worker closed, bound or opened a database's cache generation.",
+            ["change"], registry=r,
+        )  # fmt: skip
+        self.cached_heads = Counter(
+            "trunkline_cached_heads", "Heads that syncs compared with, by where they were found.",
+            ["tier"], registry=r,
+        )  # fmt: skip
         self.unpublished = Gauge(
             "trunkline_bus_unpublished",
             "Conversations whose head other workers are still to be told.", registry=r,

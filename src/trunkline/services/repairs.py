@@ -216,7 +216,7 @@ class Repairs:
         """Asks the tier who watches what was not published, and tells them the heads."""
         for keys in portions(list(self._unpublished), _KEYS_AT_ONCE):
             rows = {row.key: row for row in await self._heads.rows(keys)}
-            writes = [ConversationWrite(row, False, [], [], {}) for row in rows.values()]
+            writes = [ConversationWrite.of_head(row) for row in rows.values()]
             others = await self._cached.append(writes)
             for key in keys:
                 self._unpublished.pop(key, None)

@@ -78,6 +78,13 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Endpoints whose read offsets stay in memory; longest idle go first."
         ),
     ] = 50_000
+    list_lines: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Among several workers: lines of users' conversation lists that stay in "
+            "memory, 300 B each; those of users who synced longest ago go first."
+        ),
+    ] = 500_000
     heartbeat_seconds: Annotated[
         Seconds,
         msgspec.Meta(

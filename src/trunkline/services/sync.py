@@ -1,14 +1,14 @@
 """Sync by comparison: heads against an endpoint's read offsets (DESIGN section 4)."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from trunkline.core.digest import move_vector, to_hex, vector_digest
 from trunkline.core.envelope import name_associated_data
-from trunkline.core.views import check_position, last_visible, view_of
+from trunkline.core.views import check_position, view_of
 from trunkline.errors import InvalidRange
 from trunkline.model import (
     NO_SEQ,
@@ -20,13 +20,13 @@ from trunkline.model import (
     Member,
     OffsetMove,
     Seq,
-    UserConversation,
     UserId,
 )
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.hot import HotStore
 from trunkline.ports.sealer import Sealer
 from trunkline.services.access import Access, Views
+from trunkline.services.comparing import Comparison, Listing
 from trunkline.services.durable_offsets import DurableOffsets
 from trunkline.services.metrics import Metrics
 from trunkline.services.pulls import encode_position, position_bytes
@@ -71,6 +71,7 @@ class Syncs:
         self,
         hot: HotStore,
         cached: CachedTier,
+        comparison: Comparison,
         sealer: Sealer,
         views: Views,
         durable: DurableOffsets,
@@ -81,6 +82,7 @@ class Syncs:
     ) -> None:
         self._hot = hot
         self._cached = cached
+        self._comparison = comparison
         self._sealer = sealer
         self._views = views
         self._durable = durable
@@ -96,18 +98,18 @@ class Syncs:
             vector = await self._take_vector(connection, frame.vector, vector)
         elif not frame.next and frame.vector_digest != to_hex(vector.digest):
             return Synced(frame.request, vector_wanted=True)
-        listed = await self._hot.conversations_of(connection.user)
-        start = self._position(frame, listed)
-        rows = await self._hot.views(connection.user, [line.conversation for line in listed])
-        changed = _changed(listed, rows, vector.offsets, frame.cursor, start.key)
-        page = changed[: self._page_conversations]
-        more = len(changed) > len(page)
+        listing = await self._comparison.listing(connection.user)
+        start = self._position(frame, listing)
+        page, more = await self._comparison.changed(
+            connection.user, listing, vector.offsets, frame.cursor, start.key,
+            self._page_conversations,
+        )  # fmt: skip
         self._metrics.syncs.inc()
         return Synced(
             frame.request,
             start.cursor,
-            [self._describe(*rows[line.conversation]) for line in page],
-            encode_position(_Position(start.cursor, page[-1].key)) if more else "",
+            [self._describe(*row) for row in page],
+            encode_position(_Position(start.cursor, page[-1][0].key)) if more else "",
         )
 
     async def confirm(self, connection: Connection, frame: Confirm) -> None:
@@ -118,9 +120,9 @@ class Syncs:
         vector = await self._vector(connection)
         await self._raise(connection, access, frame.offsets, vector)
 
-    def _position(self, frame: Sync, listed: Sequence[UserConversation]) -> _Position:
+    def _position(self, frame: Sync, listing: Listing) -> _Position:
         if not frame.next:
-            return _Position(max((line.version for line in listed), default=frame.cursor), -1)
+            return _Position(listing.version if listing.lines else frame.cursor, -1)
         try:
             return _decode_position(position_bytes(frame.next))
         except msgspec.MsgspecError:
@@ -158,13 +160,13 @@ class Syncs:
         if offsets is None:
             offsets = await self._hot.offsets(connection.user, connection.endpoint)
             await self._cached.load_offsets(connection.user, connection.endpoint, offsets)
-        listed = await self._hot.conversations_of(connection.user)
+        listing = await self._comparison.listing(connection.user)
         if key in self._vectors:  # another request of this endpoint was faster
             return self._vectors[key]
         vector = _Vector(
             {
                 line.conversation: offsets[line.key]
-                for line in listed
+                for line in listing.lines.values()
                 if offsets.get(line.key, NO_SEQ)
             }
         )
@@ -205,23 +207,3 @@ class Syncs:
         if moves:
             await self._cached.confirm(moves, members)
             self._durable.add(moves)
-
-
-def _changed(
-    listed: Sequence[UserConversation],
-    rows: Mapping[ConversationId, tuple[Conversation, Member]],
-    offsets: Mapping[ConversationId, Seq],
-    cursor: int,
-    after_key: int,
-) -> list[UserConversation]:
-    """The lines with something new for an endpoint, in key order: the comparison itself."""
-    changed: list[UserConversation] = []
-    for line in listed:
-        row = rows.get(line.conversation)
-        if row is None or line.key <= after_key:
-            continue
-        held = offsets.get(line.conversation, NO_SEQ)
-        if line.version > cursor or last_visible(*row) > held:
-            changed.append(line)
-    changed.sort(key=lambda line: line.key)
-    return changed

@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
 from trunkline.core.appending import ConversationWrite, Decision
+from trunkline.core.generations import Generation
 from trunkline.errors import TierUnavailable
 from trunkline.model import (
     ColdMetadata,
@@ -29,7 +30,9 @@ from trunkline.model import (
 )
 from trunkline.ports.bus import Bus
 from trunkline.ports.cached import CachedTier
+from trunkline.ports.cached_heads import CachedHeads
 from trunkline.ports.cold import ColdStore
+from trunkline.ports.generations import Generations
 from trunkline.ports.heads import Heads
 from trunkline.ports.hot import Decide, HotStore
 from trunkline.ports.tasks import ArchiveTask, TaskStore
@@ -135,6 +138,53 @@ class DelayedHeads:
         """See the port."""
         await self._lag()
         answer = await self._inner.rows(keys)
+        await self._lag()
+        return answer
+
+
+class DelayedCachedHeads:
+    """`CachedHeads` whose calls take time."""
+
+    def __init__(self, inner: CachedHeads, lag: Lag) -> None:
+        self._inner = inner
+        self._lag = lag
+
+    @property
+    def server(self) -> bytes:
+        """See the port."""
+        return self._inner.server
+
+    @property
+    def answers(self) -> bool:
+        """See the port."""
+        return self._inner.answers
+
+    async def heads(self, keys: Sequence[ConversationKey], stamp: bytes) -> Sequence[Seq | None]:
+        """See the port."""
+        await self._lag()
+        answer = await self._inner.heads(keys, stamp)
+        await self._lag()
+        return answer
+
+
+class DelayedGenerations:
+    """`Generations` whose calls take time."""
+
+    def __init__(self, inner: Generations, lag: Lag) -> None:
+        self._inner = inner
+        self._lag = lag
+
+    async def current(self, lane: int) -> Generation:
+        """See the port."""
+        await self._lag()
+        answer = await self._inner.current(lane)
+        await self._lag()
+        return answer
+
+    async def replace(self, lane: int, old: Generation, new: Generation) -> bool:
+        """See the port."""
+        await self._lag()
+        answer = await self._inner.replace(lane, old, new)
         await self._lag()
         return answer
 
@@ -253,11 +303,11 @@ class DelayedCached:
         self._lag = lag
 
     async def append(
-        self, writes: Sequence[ConversationWrite]
+        self, writes: Sequence[ConversationWrite], stamp: bytes = b""
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         """See the port."""
         await self._lag()
-        answer = await self._inner.append(writes)
+        answer = await self._inner.append(writes, stamp)
         await self._lag()
         return answer
 

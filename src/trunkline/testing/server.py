@@ -13,6 +13,7 @@ from trunkline.adapters.keyring import Keyring, KeyringSealer
 from trunkline.adapters.memory.bus import MemoryHub
 from trunkline.adapters.memory.cached import CachedSettings, MemoryCachedTier
 from trunkline.adapters.memory.cold import MemoryColdStore
+from trunkline.adapters.memory.generations import MemoryGenerations
 from trunkline.adapters.memory.hot import MemoryHotStore
 from trunkline.errors import TokenMissing, Unreachable
 from trunkline.model import UserId, WorkerId
@@ -30,7 +31,9 @@ from trunkline.testing.clock import SimulatedClock
 from trunkline.testing.delays import (
     DelayedBus,
     DelayedCached,
+    DelayedCachedHeads,
     DelayedCold,
+    DelayedGenerations,
     DelayedHeads,
     DelayedHot,
     DelayedTasks,
@@ -52,6 +55,7 @@ TINY: Final = ServiceSettings(
     page_bytes=700,
     page_cache_bytes=2_000,
     sync_page_conversations=2,
+    list_lines=12,
     endpoint_vectors=3,
     append_batch=8,
     append_queue=60,
@@ -171,6 +175,7 @@ class SimulatedServer:
         self.inner_cold: ColdStore
         self.hub: MemoryHub
         self._cached: CachedTier
+        self._generations: MemoryGenerations
         self._archive_tasks: TaskStore
         self._workers: list[SimulatedWorker] = []
         self._starts = 0
@@ -202,6 +207,7 @@ class SimulatedServer:
         self.inner_cold = self.make_cold(self.disk.open("cold"))
         self._archive_tasks = hot.tasks
         self._cached = self.make_cached()
+        self._generations = MemoryGenerations()
         self.hub = MemoryHub(random.Random(f"hub {self._seed} {self.boots}"))
         self._workers = []
         for _ in range(self._worker_count):
@@ -216,7 +222,11 @@ class SimulatedServer:
         cached, cluster = self._cached, None
         if self._worker_count > 1:
             bus = DelayedBus(self.hub.open(worker.id), self._lag)
-            cluster = Cluster(worker.id, bus, DelayedHeads(self.hot, self._lag))
+            cluster = Cluster(
+                worker.id, bus, DelayedHeads(self.hot, self._lag),
+                DelayedCachedHeads(self.hub.heads(worker.id), self._lag),
+                DelayedGenerations(self._generations, self._lag),
+            )  # fmt: skip
             cached = self.hub.tier(worker.id, cached)
         stores = Stores(
             DelayedHot(self.hot, self._lag),

@@ -105,6 +105,7 @@ class World:
                 (4, self._next_packets_are_lost),
                 (3, self._subscription_is_cut),
                 (3, self._shared_tier_is_down),
+                (3, self._worker_is_shut_out),
                 (1, self._shared_tier_is_wiped),
             )
 
@@ -266,6 +267,13 @@ class World:
         await asyncio.sleep(self._random.uniform(0.2, 4.0))
         hub.is_down = False
         self._note("the tier between the workers is up")
+
+    async def _worker_is_shut_out(self) -> None:
+        hub, worker = self._server.hub, self._random.choice(self._server.workers or [NO_WORKER])
+        self._note(f"the tier between the workers does not answer {worker}")
+        hub.shuts_out.add(worker)
+        await asyncio.sleep(self._random.uniform(0.2, 4.0))
+        hub.let_in(worker)
 
     async def _shared_tier_is_wiped(self) -> None:
         self._note("the tier between the workers is wiped")

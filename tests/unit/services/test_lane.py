@@ -34,9 +34,11 @@ class HeldHot:
         self.fails: TrunklineError | None = None
         self.stored: list[str] = []
         self.batches: list[int] = []
+        self.events: list[str] = []
 
     async def append(self, batch: Sequence[Draft], decide: Decide, *, wait: bool) -> Decision:
         self.batches.append(len(batch))
+        self.events.append("append")
         if wait:
             await self.let_go.wait()
             if self.fails is not None:
@@ -61,15 +63,18 @@ class Running:
         self.refused: list[str] = []
         self.lane = Lane(
             self.hot, None, SteppedClock(), Metrics(),  # type: ignore[arg-type]
-            committed=self._committed, refuse=self._refuse, settled=self._settled,
-            queue_drafts=100, batch_drafts=4,
+            begin=self._begin, committed=self._committed, refuse=self._refuse,
+            settled=self._settled, queue_drafts=100, batch_drafts=4,
         )  # fmt: skip
 
     def submit(self, *drafts: Draft) -> None:
         for one in drafts:
             self.lane.submit((one, None))  # type: ignore[arg-type]
 
-    async def _committed(self, items: Sequence[Item], decision: Decision) -> None:
+    async def _begin(self) -> None:
+        self.hot.events.append("begin")
+
+    async def _committed(self, items: Sequence[Item], decision: Decision, lease: object) -> None:
         assert len(items) == len(decision.outcomes) > 0
         assert all(isinstance(outcome, Accepted) for outcome in decision.outcomes)
         self.answered += [one.client_message_id for one, _ in items]
@@ -136,3 +141,14 @@ async def test_draining_waits_for_what_is_held(running: Running) -> None:
         assert not ended.done()
         running.hot.let_go.set()
     assert running.answered == ["held 0"]
+
+
+async def test_what_a_commit_is_acknowledged_under_is_asked_for_before_it(running: Running) -> None:
+    """I4: what is known after a commit may be newer than a head that it leaves."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running.lane.run())
+        for number in range(3):
+            running.submit(draft(FREE, number))
+            await turns()
+        running.lane.drain()
+    assert running.hot.events == ["begin", "append"] * 3

@@ -13,6 +13,7 @@ from trunkline.adapters.keyring import Keyring, KeyringSealer
 from trunkline.adapters.memory.bus import MemoryHub
 from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.cold import MemoryColdStore
+from trunkline.adapters.memory.generations import MemoryGenerations
 from trunkline.adapters.memory.hot import MemoryHotStore
 from trunkline.model import ClientMessageId, ConversationId, EndpointId, UserId, WorkerId
 from trunkline.ports.authenticator import Grant
@@ -118,6 +119,7 @@ class Pair:
         self.hot = MemoryHotStore(self.clock)
         self.cached = MemoryCachedTier(self.clock)
         self.sealer = KeyringSealer(Keyring(Path("test"), 1, {1: bytes(32)}))
+        self.generations = MemoryGenerations()
         self._cold = MemoryColdStore()
         self._group = group
         self.backbones: dict[WorkerId, Backbone] = {}
@@ -129,7 +131,9 @@ class Pair:
         stores = Stores(
             self.hot, self.hot.tasks, self._cold, self.hub.tier(worker, self.cached), self.sealer,
             TokenIsUser(), self.clock, random.Random(worker).getrandbits,
-            cluster=Cluster(worker, bus, self.hot),
+            cluster=Cluster(
+                worker, bus, self.hot, self.hub.heads(worker), self.generations
+            ),
         )  # fmt: skip
         backbone = Backbone(stores, ServiceSettings(sweep_seconds=self._sweep_seconds))
         self.backbones[worker] = backbone

@@ -43,6 +43,8 @@ class MemoryHub:
         lose_next: so many of the next packets vanish, whatever `loses` says.
         delay_seconds: up to so long is a packet under way; one publisher's stay in order.
         is_down: it answers nobody; what was published before still arrives.
+        shuts_out: workers whom it does not answer.
+        server: its name; another one once it was wiped.
         published: packets taken so far, those that then vanished too.
     """
 
@@ -57,6 +59,9 @@ class MemoryHub:
         self.delay_seconds = 0.0
         self.published = 0
         self._is_down = False
+        self.shuts_out: set[WorkerId] = set()
+        self._heads: dict[ConversationKey, tuple[bytes, Seq]] = {}
+        self._wipes = 0
         self._unregistered: dict[WorkerId, None] = {}
 
     @property
@@ -72,10 +77,29 @@ class MemoryHub:
                 self.inbox(worker).put(None)
             self._unregistered.clear()
 
+    @property
+    def server(self) -> bytes:
+        """See above."""
+        return b"hub %d" % self._wipes
+
+    def is_away(self, worker: WorkerId) -> bool:
+        """Whether it does not answer this worker."""
+        return self._is_down or worker in self.shuts_out
+
+    def let_in(self, worker: WorkerId) -> None:
+        """It answers this worker again, who is told so if it missed anything."""
+        self.shuts_out.discard(worker)
+        if self._unregistered.pop(worker, self) is None:
+            self.inbox(worker).put(None)
+
     def open(self, worker: WorkerId) -> "MemoryBus":
         """The bus as one worker sees it; its inbox is there from now on."""
         self._inboxes[worker] = _Inbox()
         return MemoryBus(self, worker)
+
+    def heads(self, worker: WorkerId) -> "SharedHeads":
+        """The cached heads, as one worker sees them."""
+        return SharedHeads(self, worker)
 
     def tier(self, worker: WorkerId, inner: CachedTier) -> "SharedCachedTier":
         """A cached tier that workers share, as one of them sees it."""
@@ -103,6 +127,8 @@ class MemoryHub:
         """Another server, that knows nobody: every worker is told so."""
         self._watching.clear()
         self._serving.clear()
+        self._heads.clear()
+        self._wipes += 1
         for inbox in self._inboxes.values():
             inbox.packets.clear()
             inbox.put(None)
@@ -113,6 +139,7 @@ class MemoryHub:
         self.lose_next = 0
         self.is_down = False
         for worker in self._inboxes:
+            self.let_in(worker)
             self.mend(worker)
 
     # --- what the adapters below ask --------------------------------------------------------
@@ -154,6 +181,17 @@ class MemoryHub:
         """Who else watches."""
         return [worker for worker in self._watching.get(key, ()) if worker != but]
 
+    def take_head(self, key: ConversationKey, head: Seq, stamp: bytes) -> None:
+        """A head under a stamp; a lower one changes nothing."""
+        _, held = self._heads.get(key, (b"", -1))
+        if head > held or (head == held and stamp):
+            self._heads[key] = (stamp, head)
+
+    def head(self, key: ConversationKey, stamp: bytes) -> Seq | None:
+        """The head that stands under this stamp, if one does."""
+        found, head = self._heads.get(key, (b"", Seq(0)))
+        return head if found == stamp else None
+
     def serving(self, user: UserId) -> dict[WorkerId, None]:
         """Which workers serve the user; to be changed in place."""
         return self._serving.setdefault(user, {})
@@ -183,7 +221,7 @@ class MemoryBus:
 
     async def publish(self, packets: Mapping[WorkerId, bytes]) -> Collection[WorkerId]:
         """Returns those whose inbox nobody listens to."""
-        if self._hub.is_down:
+        if self._hub.is_away(self._worker):
             raise TierUnavailable
         return [
             receiver
@@ -202,7 +240,7 @@ class MemoryBus:
 
     async def present(self, users: Collection[UserId]) -> None:
         """This worker serves connections of these users."""
-        if self._hub.is_down:
+        if self._hub.is_away(self._worker):
             self._hub.swallow(self._worker)
             return
         for user in users:
@@ -210,13 +248,13 @@ class MemoryBus:
 
     async def absent(self, users: Collection[UserId], worker: WorkerId | None = None) -> None:
         """This worker, or a dead one, serves these users no more."""
-        if not self._hub.is_down:
+        if not self._hub.is_away(self._worker):
             for user in users:
                 self._hub.serving(user).pop(worker or self._worker, None)
 
     async def workers_of(self, users: Collection[UserId]) -> Mapping[UserId, Collection[WorkerId]]:
         """Which other workers serve each of these users."""
-        if self._hub.is_down:
+        if self._hub.is_away(self._worker):
             raise TierUnavailable
         found = {
             user: [worker for worker in self._hub.serving(user) if worker != self._worker]
@@ -234,12 +272,14 @@ class SharedCachedTier:
         self._inner = inner
 
     async def append(
-        self, writes: Sequence[ConversationWrite]
+        self, writes: Sequence[ConversationWrite], stamp: bytes = b""
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         """Takes over what a batch committed; returns who else watches."""
-        if self._hub.is_down:
+        if self._hub.is_away(self._worker):
             raise TierUnavailable
         await self._inner.append(writes)
+        for write in writes:
+            self._hub.take_head(write.conversation.key, write.conversation.head, stamp)
         keys = [write.conversation.key for write in writes]
         found = {key: self._hub.watching(key, self._worker) for key in keys}
         return {key: workers for key, workers in found.items() if workers}
@@ -248,7 +288,7 @@ class SharedCachedTier:
         self, key: ConversationKey, after: Seq, up_to_inclusive: Seq
     ) -> Sequence[StoredEntry]:
         """See the port."""
-        if self._hub.is_down:
+        if self._hub.is_away(self._worker):
             return ()
         return await self._inner.read(key, after, up_to_inclusive)
 
@@ -256,20 +296,22 @@ class SharedCachedTier:
         self, moves: Sequence[OffsetMove], members: Mapping[ConversationKey, int]
     ) -> None:
         """See the port."""
-        if not self._hub.is_down:
+        if not self._hub.is_away(self._worker):
             await self._inner.confirm(moves, members)
 
     async def offsets(
         self, user: UserId, endpoint: EndpointId
     ) -> Mapping[ConversationKey, Seq] | None:
         """See the port."""
-        return None if self._hub.is_down else await self._inner.offsets(user, endpoint)
+        return (
+            None if self._hub.is_away(self._worker) else await self._inner.offsets(user, endpoint)
+        )
 
     async def load_offsets(
         self, user: UserId, endpoint: EndpointId, offsets: Mapping[ConversationKey, Seq]
     ) -> None:
         """See the port."""
-        if not self._hub.is_down:
+        if not self._hub.is_away(self._worker):
             await self._inner.load_offsets(user, endpoint, offsets)
 
     async def evict_idle(self) -> int:
@@ -278,7 +320,7 @@ class SharedCachedTier:
 
     async def watch(self, keys: Collection[ConversationKey]) -> None:
         """This worker is named by every append to these conversations."""
-        if self._hub.is_down:
+        if self._hub.is_away(self._worker):
             self._hub.swallow(self._worker)
             return
         for key in keys:
@@ -288,6 +330,30 @@ class SharedCachedTier:
         self, keys: Collection[ConversationKey], worker: WorkerId | None = None
     ) -> None:
         """This worker, or one that is dead, is named no more."""
-        if not self._hub.is_down:
+        if not self._hub.is_away(self._worker):
             for key in keys:
                 self._hub.unregister(worker or self._worker, key)
+
+
+class SharedHeads:
+    """A `ports.cached_heads.CachedHeads` of the same, as one worker sees it."""
+
+    def __init__(self, hub: MemoryHub, worker: WorkerId) -> None:
+        self._hub = hub
+        self._worker = worker
+
+    @property
+    def server(self) -> bytes:
+        """Another one after a wipe."""
+        return self._hub.server
+
+    @property
+    def answers(self) -> bool:
+        """Whether it answers this worker."""
+        return not self._hub.is_away(self._worker)
+
+    async def heads(self, keys: Sequence[ConversationKey], stamp: bytes) -> Sequence[Seq | None]:
+        """The heads in the keys' order; None where none stands under this stamp."""
+        if self._hub.is_away(self._worker):
+            return [None] * len(keys)
+        return [self._hub.head(key, stamp) for key in keys]

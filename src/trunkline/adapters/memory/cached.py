@@ -199,7 +199,7 @@ class MemoryCachedTier:
         return self._offset_count
 
     async def append(
-        self, writes: Sequence[ConversationWrite]
+        self, writes: Sequence[ConversationWrite], stamp: bytes = b""
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         """Takes over what a batch committed, see the port."""
         now = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""What all workers of a deployment must agree on, kept in the first of its databases."""
+"""What all workers must agree on: of a deployment in its first database, of each in itself."""
 
 from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database

@@ -11,6 +11,7 @@ import msgspec
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.deployment import agree, agreed
 from trunkline.adapters.mysql.epochs import Epochs
+from trunkline.adapters.mysql.generations import MysqlGenerations
 from trunkline.adapters.mysql.hot import MysqlHotStore
 from trunkline.adapters.mysql.lists import Outbox
 from trunkline.adapters.mysql.migrate import check_version, migrate
@@ -34,6 +35,7 @@ class MysqlStores(msgspec.Struct, frozen=True):
     """What is open."""
 
     hot: MysqlHotStore
+    generations: MysqlGenerations
     tasks: MysqlTaskStore
     upkeep: Upkeep
     shards: ShardMap[Database]
@@ -65,6 +67,7 @@ async def open_mysql(
         outbox = Outbox(shards, random_bits)
         yield MysqlStores(
             MysqlHotStore(shards, epochs, outbox),
+            MysqlGenerations(databases, random_bits),
             MysqlTaskStore(shards, clock, random_bits),
             Upkeep(databases, outbox, settings.resend_days),
             shards,

@@ -83,10 +83,10 @@ class RedisCachedTier:
         self.evicted: dict[EvictionCause, int] = dict.fromkeys(EvictionCause, 0)
 
     async def append(
-        self, writes: Sequence[ConversationWrite]
+        self, writes: Sequence[ConversationWrite], stamp: bytes = b""
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         """Takes over what a batch committed; returns who else watches; see the port."""
-        calls = [self._append_call(write) for write in writes]
+        calls = [self._append_call(write, stamp) for write in writes]
         watchers: dict[ConversationKey, Collection[WorkerId]] = {}
         replies = await self._servers.call(calls, self._answer_seconds)
         for write, reply in zip(writes, replies, strict=True):
@@ -203,7 +203,7 @@ class RedisCachedTier:
         except TierUnavailable as error:
             self._unanswered.note("unwatch", error)
 
-    def _append_call(self, write: ConversationWrite) -> Call:
+    def _append_call(self, write: ConversationWrite, stamp: bytes) -> Call:
         row, entries = write.conversation, write.entries
         names = self._keys.conversation(row.key)
         server = self._servers.of(names.tag)
@@ -213,7 +213,7 @@ class RedisCachedTier:
             b"EVALSHA", _APPEND, 4, names.entries, names.row, names.offsets, names.watchers,
             server.run_id, self._worker, row.head, row.countable, digests.to_bytes(row.digest),
             row.membership_version, first, before, self._kept, self._cut, self._idle_ms,
-            len(left), *left, *map(encode, entries),
+            stamp, len(left), *left, *map(encode, entries),
         )  # fmt: skip
         return server, pack(command)
 

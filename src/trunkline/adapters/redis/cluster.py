@@ -8,6 +8,7 @@ import asyncio
 import logging
 from binascii import crc_hqx
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Final
 
 from trunkline.adapters.redis.connection import Connection
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 SLOTS: Final = 16_384
 _CLUSTER_SLOTS: Final = pack((b"CLUSTER", b"SLOTS"))
 _ASKING: Final = pack((b"ASKING",))
+_IDENTITY_BYTES: Final = 16
 _REFRESH_SECONDS: Final = 5.0
 _LEAST_PAUSE_SECONDS: Final = 0.2
 """Between two looks at the slots, however often they are said to have moved."""
@@ -50,11 +52,25 @@ class Cluster:
         self._jitter = jitter
         self._masters: dict[Address, Connection] = {}
         self._slots: list[Connection] = []
+        self._holders: set[Connection] = set()
         self._tasks: dict[Address, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()
         # Who was named last as having a slot: of others the news may not have got about yet.
         self._informed: list[Address] = []
         self._on_connected: Callable[[], None] = lambda: None
+
+    @property
+    def identity(self) -> bytes:
+        """A hash of the run ids of all masters that have slots; empty until all were reached."""
+        run_ids = sorted(server.run_id for server in self._holders)
+        if not all(run_ids):
+            return b""
+        return blake2b(b"".join(run_ids), digest_size=_IDENTITY_BYTES).hexdigest().encode()
+
+    @property
+    def answers(self) -> bool:
+        """Whether all masters that have slots are thought to."""
+        return all(server.answers for server in self._holders)
 
     def of(self, tag: bytes) -> Connection:
         """The master that has the tag's slot, as far as is known."""
@@ -155,6 +171,7 @@ class Cluster:
             raise TierUnavailable(f"Slot {slot} is at {place}, which is not connected yet.")
         if word == "MOVED":
             self._slots[int(slot)] = server
+            self._holders.add(server)
             self._informed = [server.address]
         return server
 
@@ -194,6 +211,7 @@ class Cluster:
             for part in parts:
                 slots[part.start : part.stop] = [self._masters[address]] * len(part)
         self._slots = [server for server in slots if server is not None]
+        self._holders = set(self._slots)
         # One that has no slots any more stays connected: commands may be under way, and in
         # a failover it often comes back.
 

@@ -71,6 +71,11 @@ class Connection:
         self._suspended = False
         self._trouble = asyncio.Event()
 
+    @property
+    def answers(self) -> bool:
+        """Whether calls are sent at all: it is connected and was not late."""
+        return self._link is not None and not self._link.lost.is_set() and not self._suspended
+
     async def connect(self) -> None:
         """Connects and loads the scripts; raises `TierUnavailable` with the reason."""
         self._link, self.run_id = await self._dialler.dial(

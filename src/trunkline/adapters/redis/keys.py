@@ -29,6 +29,11 @@ class Keys:
             tag, stem + b"}:entries", stem + b"}:head", stem + b"}:offsets", stem + b"}:watchers"
         )
 
+    def row(self, key: ConversationKey) -> tuple[bytes, bytes]:
+        """Tag and name of the hash of a conversation's head and base."""
+        tag = b"%016x" % key
+        return tag, self._prefix + tag + b"}:head"
+
     def watchers(self, key: ConversationKey) -> tuple[bytes, bytes]:
         """Tag and name of the hash of a conversation's watching workers."""
         tag = b"%016x" % key

@@ -14,6 +14,16 @@ Call = tuple[Connection, bytes]
 class Servers(Protocol):
     """One server, or the masters of a cluster."""
 
+    @property
+    def identity(self) -> bytes:
+        """Names who holds the keys; another after a restart or a failover. Empty at first."""
+        ...
+
+    @property
+    def answers(self) -> bool:
+        """Whether all of them are thought to answer."""
+        ...
+
     def of(self, tag: bytes) -> Connection:
         """The server of all keys and channels with this hash tag."""
         ...
@@ -48,6 +58,16 @@ class SingleServer:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    @property
+    def identity(self) -> bytes:
+        """The run id."""
+        return self._connection.run_id
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is thought to."""
+        return self._connection.answers
 
     def of(self, tag: bytes) -> Connection:
         """The one."""

@@ -11,6 +11,7 @@ from trunkline.adapters.redis.cached import RedisCachedTier
 from trunkline.adapters.redis.cluster import Cluster
 from trunkline.adapters.redis.connection import Connection
 from trunkline.adapters.redis.dialling import Address, Dialler
+from trunkline.adapters.redis.heads import RedisHeads
 from trunkline.adapters.redis.keys import Keys
 from trunkline.adapters.redis.registrations import Registrations, Renewal
 from trunkline.adapters.redis.servers import Servers, SingleServer
@@ -25,9 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class RedisStores:
-    """`cached` and `bus` of one worker, between `async with` and its end."""
+    """`cached`, `heads` and `bus` of one worker, between `async with` and its end."""
 
     cached: RedisCachedTier
+    heads: RedisHeads
     bus: RedisBus
 
     def __init__(
@@ -50,6 +52,7 @@ class RedisStores:
         )
         unanswered = Unanswered(clock)
         self.cached = RedisCachedTier(servers, worker, keys, self._watched, unanswered, settings)
+        self.heads = RedisHeads(servers, keys, unanswered, settings)
         self.bus = RedisBus(
             servers, worker, keys, self._presence, self._subscription, unanswered, settings
         )

@@ -10,8 +10,10 @@ Each suite is a class of tests that takes its makers by a pytest fixture:
 from trunkline.testing.conformance.bus import BusMaker, BusSuite, Resubscribe
 from trunkline.testing.conformance.cached import CachedTierSuite, TierMaker
 from trunkline.testing.conformance.cached_eviction import BoundedTierMaker, CachedEvictionSuite
+from trunkline.testing.conformance.cached_heads import CachedHeadsSuite, HeadsMaker
 from trunkline.testing.conformance.clock import SteppedClock
 from trunkline.testing.conformance.cold import ColdStoreSuite
+from trunkline.testing.conformance.generations import GenerationsMaker, GenerationsSuite
 from trunkline.testing.conformance.heads import HeadsSuite
 from trunkline.testing.conformance.hot import HotStoreSuite
 from trunkline.testing.conformance.membership import MembershipSuite
@@ -27,8 +29,12 @@ __all__ = [
     "BusMaker",
     "BusSuite",
     "CachedEvictionSuite",
+    "CachedHeadsSuite",
     "CachedTierSuite",
     "ColdStoreSuite",
+    "GenerationsMaker",
+    "GenerationsSuite",
+    "HeadsMaker",
     "HeadsSuite",
     "HotStoreSuite",
     "MembershipSuite",

@@ -206,6 +206,9 @@ SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'log_bin', 'sync_binlog
 INSERT INTO deployment (name, value) VALUES ({key}, {value})
 ON DUPLICATE KEY UPDATE value = value
 
+-- name: deployment_replace
+UPDATE deployment SET value = {value} WHERE name = {key} AND value = {old}
+
 -- name: deployment
 SELECT value FROM deployment WHERE name = {key}
 

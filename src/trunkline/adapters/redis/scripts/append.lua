@@ -5,13 +5,14 @@
 -- KEYS  entries (list), head (hash), offsets (sorted set), watchers (hash)
 -- ARGV  1 run id, 2 writer, 3 head, 4 countable, 5 digest, 6 membership version, 7 first seq
 --       or 0, 8 digest before it, 9 entries kept, 10 entries at which they are cut,
---       11 idle ms, 12 how many members left, then these, then the entries
+--       11 idle ms, 12 the stamp that the head is believed under, 13 how many members left,
+--       then these, then the entries
 --
 -- The list holds base+1..head without a hole; an entry's first 16 bytes are its digest.
 local call = redis.call
 local entries, row, offsets = KEYS[1], KEYS[2], KEYS[3]
 local run, new_head, first = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[7])
-local first_entry = 13 + ARGV[12]
+local first_entry = 14 + ARGV[13]
 local count = #ARGV - first_entry + 1
 
 local held = call('HMGET', row, 'run', 'head', 'base')
@@ -52,7 +53,7 @@ if fresh or new_head > head then
     elseif new_head > head then
         gap = let_go()
     end
-    for i = 13, first_entry - 1 do
+    for i = 14, first_entry - 1 do
         call('ZREM', offsets, ARGV[i])
     end
     if new_head - base > tonumber(ARGV[10]) then
@@ -62,10 +63,12 @@ if fresh or new_head > head then
         base = base + cut
     end
     call('HSET', row, 'head', new_head, 'countable', ARGV[4], 'digest', ARGV[5],
-        'version', ARGV[6])
+        'version', ARGV[6], 'at', ARGV[12] .. ARGV[3])
     if before then
         call('HSET', row, 'run', run, 'base', base, 'before', before)
     end
+elseif new_head == head and ARGV[12] ~= '' then
+    call('HSET', row, 'at', ARGV[12] .. ARGV[3])
 end
 call('PEXPIRE', row, ARGV[11])
 call('PEXPIRE', entries, ARGV[11])

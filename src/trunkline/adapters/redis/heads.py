@@ -1,0 +1,53 @@
+"""The heads of many conversations, in one round trip a server."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from trunkline.adapters.redis.keys import Keys
+from trunkline.adapters.redis.servers import Servers
+from trunkline.adapters.redis.settings import Settings
+from trunkline.adapters.redis.unanswered import Unanswered
+from trunkline.errors import TierUnavailable
+from trunkline.model import ConversationKey, Seq
+
+_GET: Final = b"*3\r\n$4\r\nHGET\r\n$%d\r\n%s\r\n$2\r\nat\r\n"
+"""Packed here: `pack` takes as long for one of these as the server does."""
+
+
+class RedisHeads:
+    """A `ports.cached_heads.CachedHeads`."""
+
+    def __init__(
+        self, servers: Servers, keys: Keys, unanswered: Unanswered, settings: Settings
+    ) -> None:
+        self._servers = servers
+        self._keys = keys
+        self._unanswered = unanswered
+        self._read_seconds = settings.read_seconds
+
+    @property
+    def server(self) -> bytes:
+        """The run id; of a cluster, one for all its masters."""
+        return self._servers.identity
+
+    @property
+    def answers(self) -> bool:
+        """Whether all servers are connected and none is given a pause."""
+        return self._servers.answers
+
+    async def heads(self, keys: Sequence[ConversationKey], stamp: bytes) -> Sequence[Seq | None]:
+        """The heads in the keys' order; None where none stands under this stamp."""
+        calls = []
+        for key in keys:
+            tag, row = self._keys.row(key)
+            calls.append((self._servers.of(tag), _GET % (len(row), row)))
+        try:
+            replies = await self._servers.call(calls, self._read_seconds)
+        except TierUnavailable as error:
+            self._unanswered.note("heads", error)
+            return [None] * len(keys)
+        length = len(stamp)
+        return [
+            Seq(int(reply[length:])) if reply is not None and reply.startswith(stamp) else None
+            for reply in replies
+        ]
