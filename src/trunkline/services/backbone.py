@@ -88,10 +88,7 @@ class Backbone:
             lanes=stores.lanes, lane_of=stores.lane_of,
             queue_drafts=settings.append_queue, batch_drafts=settings.append_batch,
         )  # fmt: skip
-        reader = Reader(
-            hot, cached, cold, sealer, metrics,
-            run_bytes=settings.page_bytes, page_cache_bytes=settings.page_cache_bytes,
-        )  # fmt: skip
+        reader = Reader(hot, cached, cold, sealer, clock, metrics, settings)
         self.pulls = Pulls(
             self._views, reader, metrics,
             page_bytes=settings.page_bytes, most_ranges=settings.ranges_per_pull,
