@@ -42,6 +42,8 @@ class Kept(Generic[K, V]):
     def put(self, key: K, value: V, size_bytes: int) -> None:
         """Keeps a value instead of the one before; one larger than all the room is not kept."""
         self._drop(key)
+        if size_bytes > self._most_bytes:
+            return
         until = self._clock.monotonic() + self._most_seconds
         self._values[key] = (value, size_bytes, until)
         self.size_bytes += size_bytes

@@ -71,7 +71,8 @@ class Reader:
         self._metrics = metrics
         self._flights: dict[object, asyncio.Future[object]] = {}
         self._run_bytes = settings.page_bytes
-        seconds = settings.read_cache_seconds
+        # An encoded run may be made of entries that were kept: together they keep to the bound.
+        seconds = settings.read_cache_seconds / 2
         self._runs: Kept[RunKey, EncodedRun] = Kept(
             clock, most_bytes=settings.page_cache_bytes, most_seconds=seconds
         )
