@@ -99,7 +99,7 @@ async def archive(config: Config, *, on_listening: Callable[[Listening], None]) 
     async with open_tiers(config, clock) as tiers:
         archiver = Archiver(
             tiers.hot.hot, tiers.hot.tasks, tiers.cold.cold, tiers.sealer, clock, metrics,
-            config.services, batches_taken=lambda: 0,
+            config.services, tiers.hot.load,
         )  # fmt: skip
         stopping = stop_on_signals()
         async with (

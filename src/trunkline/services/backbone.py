@@ -21,6 +21,7 @@ from trunkline.ports.tasks import TaskStore
 from trunkline.services.access import Views
 from trunkline.services.append import AppendService
 from trunkline.services.archiver import Archiver
+from trunkline.services.batch_load import BatchLoad
 from trunkline.services.crossing import AfterCommit, Alone, Cluster, Crossing
 from trunkline.services.drafting import Drafting, FreshKeys
 from trunkline.services.durable_offsets import DurableOffsets
@@ -105,7 +106,10 @@ class Backbone:
         )  # fmt: skip
         self.archiver = Archiver(
             hot, stores.tasks, cold, sealer, clock, metrics, settings,
-            batches_taken=lambda: self.append.batches,
+            BatchLoad(
+                lambda: self.append.batches, clock,
+                busy_batches_per_second=settings.archive_busy_batches_per_second,
+            ),
         )  # fmt: skip
 
     async def run(self) -> None:

@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_LAGS = (1, 5, 15, 30, 60, 120, 300, 900, 3_600, 4 * 3_600, 24 * 3_600)
 _DEPTHS = (1, 10, 20, 40, 80, 160, 320, 1e3, 3e3, 6e3, 12e3, 24e3, 1e5, 1e6)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -104,6 +105,20 @@ class Metrics:
         self.archive_waiting = Gauge(
             "trunkline_archive_waiting", "Conversations not yet fully archived.", registry=r
         )
+        self.archive_lag = Histogram(
+            "trunkline_archive_lag_seconds",
+            "Age of the oldest entry of what was copied at a time, when it was safe in cold.",
+            registry=r, buckets=_LAGS,
+        )  # fmt: skip
+        self.archive_pace = Gauge(
+            "trunkline_archive_pace_entries", "Entries a second that the archiver may copy now.",
+            registry=r,
+        )  # fmt: skip
+        self.archive_yields = Counter(
+            "trunkline_archive_yields",
+            "Times that the archiver slowed down, since sends waited for what it uses, too.",
+            registry=r,
+        )  # fmt: skip
 
     def _count_crossings(self, r: CollectorRegistry) -> None:
         """What several workers have besides."""

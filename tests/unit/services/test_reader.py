@@ -36,6 +36,7 @@ from trunkline.services.registry import Connection
 from trunkline.services.settings import ServiceSettings
 from trunkline.testing.conformance import SteppedClock, Writer
 from trunkline.testing.conformance.writer import view
+from trunkline.testing.idle_load import IdleLoad
 from trunkline.wire.encoding import JSON, MESSAGEPACK, Encoding
 from trunkline.wire.frames import Pull, Range
 
@@ -107,7 +108,7 @@ class Tiers:
         await self._cached.append(decision.writes)
         archiver = Archiver(
             self._hot, self._hot.tasks, self._cold, self.sealer, self.clock, Metrics(), SETTINGS,
-            batches_taken=lambda: 0,
+            IdleLoad(),
         )  # fmt: skip
         while await archiver.run_once():
             pass

@@ -137,9 +137,7 @@ class MysqlHotStore:
 
         async def work(connection: Connection) -> None:
             await connection.rows(statement("conversations_settled", lists={"ids": literals(ids)}))
-            line = self._outbox.line(UserId(""), ConversationKey(0), ConversationId(""))
-            await self._outbox.write(connection, [line])
-            await self._outbox.erase(connection, [line.number])
+            await self._outbox.touch(connection)
 
         await database.transaction(work)
         unsettled.difference_update(ids)

@@ -13,6 +13,7 @@ from trunkline.adapters.mysql.deployment import agree, agreed
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.hot import MysqlHotStore
 from trunkline.adapters.mysql.lists import Outbox
+from trunkline.adapters.mysql.load import CommitLoad
 from trunkline.adapters.mysql.migrate import check_version, migrate
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.shards import ShardMap
@@ -36,6 +37,7 @@ class MysqlStores(msgspec.Struct, frozen=True):
     hot: MysqlHotStore
     tasks: MysqlTaskStore
     upkeep: Upkeep
+    load: CommitLoad
     shards: ShardMap[Database]
     sentinel: bytes
 
@@ -67,6 +69,7 @@ async def open_mysql(
             MysqlHotStore(shards, epochs, outbox),
             MysqlTaskStore(shards, clock, random_bits),
             Upkeep(databases, outbox, settings.resend_days),
+            CommitLoad(databases, outbox, clock, busy_seconds=settings.busy_commit_seconds),
             shards,
             await agreed(databases[0], SENTINEL) or b"",
         )
