@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from databases import database, emptied
+from databases import LaterTasks, Leases, database, emptied
 
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.mysql import append as appending
@@ -47,11 +47,14 @@ class MysqlMaker:
     def __init__(self, settings: Settings) -> None:
         self.clock = SteppedClock()
         self._settings = settings
+        self._cold = MemoryColdStore()
+        self._leases = Leases(settings, self.clock)
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[OpenStores]:
         async with open_mysql(self._settings, self.clock) as stores:
-            yield OpenStores(stores.hot, stores.tasks, MemoryColdStore())
+            tasks = LaterTasks(stores.tasks, self._leases)
+            yield OpenStores(stores.hot, tasks, self._cold)  # type: ignore[arg-type]
 
     async def crash(self) -> None:
         """The database outlives its workers: what is committed stays."""
@@ -119,6 +122,21 @@ async def test_two_workers_write_one_conversation_without_a_hole_or_a_double(
             assert seqs.setdefault(draft.client_message_id, outcome.seq) == outcome.seq
         assert sorted(seqs.values()) == list(range(2, 62))
         assert seq_of((await writer.append(one.hot, writer.message("g", "ann", "x")))[0]) == 62
+
+
+async def test_a_lease_ends_by_the_databases_clock_whatever_archivers_believe(
+    settings: Settings, writer: Writer
+) -> None:
+    now, ahead = SteppedClock(), SteppedClock()
+    ahead.advance(86_400.0)
+    async with open_mysql(settings, now) as one, open_mysql(settings, ahead) as other:
+        await writer.append(one.hot, writer.create("g", "ann", "c"))
+        (task,) = await one.tasks.lease(10, 30.0)
+        assert list(await other.tasks.lease(10, 30.0)) == []
+        await one.tasks.failed(task, "tier_unavailable", 30.0)
+        assert list(await other.tasks.lease(10, 30.0)) == []
+        await Leases(settings, now).end_earlier(31_000)
+        assert len(await other.tasks.lease(10, 30.0)) == 1
 
 
 async def test_a_conversation_that_an_operator_took_away_can_be_made_again(

@@ -67,7 +67,7 @@ async def open_mysql(
         outbox = Outbox(shards, random_bits)
         yield MysqlStores(
             MysqlHotStore(shards, epochs, outbox),
-            MysqlTaskStore(shards, clock, random_bits),
+            MysqlTaskStore(shards, random_bits),
             Upkeep(databases, outbox, settings.resend_days),
             CommitLoad(databases, outbox, clock, busy_seconds=settings.busy_commit_seconds),
             shards,
