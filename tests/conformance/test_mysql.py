@@ -19,7 +19,11 @@ from trunkline.errors import StoreNewer
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
 from trunkline.ports.tasks import TaskStore
+from trunkline.services.archiver import Archiver
+from trunkline.services.metrics import Metrics
+from trunkline.services.settings import ServiceSettings
 from trunkline.testing.conformance import (
+    ArchivingSuite,
     HeadsSuite,
     HotStoreSuite,
     MembershipSuite,
@@ -31,9 +35,11 @@ from trunkline.testing.conformance import (
 from trunkline.testing.conformance.writer import (
     check_view,
     known_seq_of,
+    read_all,
     refusal_of,
     seq_of,
 )
+from trunkline.testing.idle_load import IdleLoad
 
 
 @dataclass
@@ -78,6 +84,9 @@ class TestResending(ResendingSuite): ...
 
 
 class TestTaskStore(TaskStoreSuite): ...
+
+
+class TestArchiving(ArchivingSuite): ...
 
 
 async def test_a_migration_runs_once_also_from_many_places(server: Settings) -> None:
@@ -137,6 +146,26 @@ async def test_a_lease_ends_by_the_databases_clock_whatever_archivers_believe(
         assert list(await other.tasks.lease(10, 30.0)) == []
         await Leases(settings, now).end_earlier(31_000)
         assert len(await other.tasks.lease(10, 30.0)) == 1
+
+
+async def test_what_was_marked_but_not_trimmed_is_trimmed_without_a_further_entry(
+    settings: Settings, writer: Writer
+) -> None:
+    """An archiver ended between the two: the task is still there, whoever leases it trims."""
+    clock = SteppedClock()
+    async with open_mysql(settings, clock) as stores:
+        await writer.append(stores.hot, writer.create("g", "ann", "c"))
+        await writer.append(stores.hot, *(writer.message("g", "ann", f"{i}") for i in range(9)))
+        (task,) = await stores.tasks.lease(1, 30.0)
+        await stores.tasks.archived([(task, task.conversation.head)])
+        await Leases(settings, clock).end_earlier(31_000)
+        archiver = Archiver(
+            stores.hot, stores.tasks, MemoryColdStore(), writer.sealer, clock, Metrics(),
+            ServiceSettings(newest_group=4), IdleLoad(),
+        )  # fmt: skip
+        assert await archiver.run_once() == 0
+        assert [e.seq for e in await read_all(stores.hot, task.conversation)] == [7, 8, 9, 10]
+        assert await stores.tasks.waiting() == 0
 
 
 async def test_a_conversation_that_an_operator_took_away_can_be_made_again(
