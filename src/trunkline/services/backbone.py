@@ -1,7 +1,7 @@
 """The services of one worker, put together over the ports, and what a connection asks of them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -16,6 +16,7 @@ from trunkline.ports.clock import Clock
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
 from trunkline.ports.outlet import Outlet
+from trunkline.ports.readings import Reading
 from trunkline.ports.sealer import Sealer
 from trunkline.ports.tasks import TaskStore
 from trunkline.services.access import Views
@@ -30,6 +31,7 @@ from trunkline.services.markers import Markers
 from trunkline.services.metrics import Metrics
 from trunkline.services.pulls import Pulls
 from trunkline.services.reader import Reader
+from trunkline.services.readings import Readings
 from trunkline.services.registry import Connection, Registry
 from trunkline.services.settings import ServiceSettings
 from trunkline.services.sync import Syncs
@@ -54,6 +56,7 @@ class Stores(msgspec.Struct, frozen=True):
     lanes: int = 1
     lane_of: Callable[[ConversationId], int] = lambda _: 0
     cluster: Cluster | None = None
+    readings: Sequence[Reading] = ()
 
 
 class Backbone:
@@ -65,6 +68,7 @@ class Backbone:
         self._stores = stores
         self.settings = settings
         self.metrics = metrics = Metrics()
+        metrics.registry.register(Readings(stores.readings))
         self.registry = Registry()
         hot, cached, cold, sealer, clock = (
             stores.hot, stores.cached, stores.cold, stores.sealer, stores.clock,

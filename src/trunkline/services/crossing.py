@@ -96,6 +96,7 @@ class Crossing:
         worker, bus, heads = cluster.worker, cluster.bus, cluster.heads
         self._hot = hot
         self._cached = cached
+        self._metrics = metrics
         self._watching = Watching(cached, bus, registry)
         self._memberships = Memberships(hot, heads, registry, self._watching, metrics)
         self._publisher = Publisher(
@@ -136,6 +137,7 @@ class Crossing:
         try:
             others = await self._cached.append([*decision.writes, *resent])
         except TierUnavailable as error:
+            self._metrics.cached_append_failures.inc()
             _log.warning("cached_append_failed", code=error.code, writes=len(decision.writes))
             self._repairs.unpublished(
                 write.conversation.key for write in (*decision.writes, *resent)

@@ -134,6 +134,11 @@ class Metrics:
         self.bus_gaps = Counter(
             "trunkline_bus_gaps", "Times that packets from other workers were missing.", registry=r
         )
+        self.cached_append_failures = Counter(
+            "trunkline_cached_append_failures",
+            "Batches acknowledged without the cached tier, which did not answer in time.",
+            registry=r,
+        )  # fmt: skip
         self.reloads = Counter(
             "trunkline_membership_reloads",
             "Member lists read anew, since a frame came of a newer one.", registry=r,

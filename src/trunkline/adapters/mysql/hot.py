@@ -41,6 +41,7 @@ from trunkline.model import (
     UserId,
 )
 from trunkline.ports.hot import Decide
+from trunkline.ports.readings import Reading
 
 _IDS_A_QUERY: Final = 1_000
 
@@ -68,6 +69,12 @@ class MysqlHotStore:
     def lane_of(self, conversation: ConversationId) -> int:
         """Number of the database that holds a conversation."""
         return self._lanes[self._shards.of_conversation(conversation)]
+
+    def readings(self) -> list[Reading]:
+        """What is open after lost answers."""
+        return [
+            Reading("trunkline_hot_unsettled", "", lambda: sum(map(len, self._unsettled.values())))
+        ]
 
     # --- writing ------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from trunkline.adapters.mysql.tasks import MysqlTaskStore
 from trunkline.adapters.mysql.upkeep import Upkeep
 from trunkline.errors import ServerUnsafe
 from trunkline.ports.clock import Clock
+from trunkline.ports.readings import Reading
 
 SENTINEL: Final = "sentinel"
 _SAFE: Final = {
@@ -40,6 +41,11 @@ class MysqlStores(msgspec.Struct, frozen=True):
     load: CommitLoad
     shards: ShardMap[Database]
     sentinel: bytes
+
+    def readings(self) -> list[Reading]:
+        """What an operator may want to know of the tier."""
+        of_databases = [r for database in self.shards.all for r in database.readings()]
+        return [*of_databases, *self.hot.readings(), *self.upkeep.readings()]
 
 
 @asynccontextmanager

@@ -99,6 +99,10 @@ class Cluster:
                     log.warning("where the cluster's slots are is not known: %s", error)
                 await asyncio.sleep(_LEAST_PAUSE_SECONDS)
 
+    def away(self) -> int:
+        """How many masters that have slots are not asked now."""
+        return sum(master.away for master in set(self._slots))
+
     def look_again(self) -> None:
         """Asks soon where the slots are."""
         self._moved.set()

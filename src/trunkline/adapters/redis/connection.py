@@ -71,6 +71,11 @@ class Connection:
         self._suspended = False
         self._trouble = asyncio.Event()
 
+    @property
+    def away(self) -> bool:
+        """Whether calls fail at once, until it answers again."""
+        return self._link is None or self._suspended
+
     async def connect(self) -> None:
         """Connects and loads the scripts; raises `TierUnavailable` with the reason."""
         self._link, self.run_id = await self._dialler.dial(

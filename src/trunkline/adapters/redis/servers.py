@@ -34,6 +34,10 @@ class Servers(Protocol):
         """Keeps connected until cancelled."""
         ...
 
+    def away(self) -> int:
+        """How many servers are not asked now."""
+        ...
+
     def look_again(self) -> None:
         """Something was not where it was thought to be."""
         ...
@@ -68,6 +72,10 @@ class SingleServer:
     async def run(self) -> None:
         """Keeps connected until cancelled."""
         await self._connection.run()
+
+    def away(self) -> int:
+        """How many servers are not asked now."""
+        return int(self._connection.away)
 
     def look_again(self) -> None:
         """It is nowhere else."""

@@ -20,6 +20,7 @@ from trunkline.adapters.redis.unanswered import Unanswered
 from trunkline.errors import TierUnavailable
 from trunkline.model import ConversationKey, UserId, WorkerId
 from trunkline.ports.clock import Clock
+from trunkline.ports.readings import Reading
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,21 @@ class RedisStores:
         self._renewal = Renewal(
             settings, self._subscription.tell_of_gap, self._watched, self._presence
         )
-        unanswered = Unanswered(clock)
+        unanswered = self._unanswered = Unanswered(clock)
         self.cached = RedisCachedTier(servers, worker, keys, self._watched, unanswered, settings)
         self.bus = RedisBus(
             servers, worker, keys, self._presence, self._subscription, unanswered, settings
         )
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
+
+    def readings(self) -> list[Reading]:
+        """What an operator may want to know of the tier."""
+        return [
+            *self.cached.readings(),
+            Reading("trunkline_cached_unanswered", "", lambda: self._unanswered.calls),
+            Reading("trunkline_cached_away", "", self._servers.away),
+        ]
 
     async def __aenter__(self) -> Self:
         await self._servers.open(self._renewal.now)
