@@ -24,6 +24,7 @@ from trunkline.core import digest
 from trunkline.errors import BY_CODE
 from trunkline.model import Entry, Kind
 from trunkline.services.metrics import Metrics
+from trunkline.services.readings import READINGS
 from trunkline.services.session import CLOSES
 from trunkline.services.settings import ServiceSettings
 from trunkline.wire import frames
@@ -153,6 +154,10 @@ def metrics_rows() -> Iterator[Row]:
             name = family.name + ("_total" if family.type == "counter" else "")
             labels = ", ".join(f"`{label}`" for label in metric._labelnames) or "—"
             yield f"`{name}`", family.type, labels, family.documentation
+    for name, shown in READINGS.items():
+        kind, ending = ("counter", "_total") if shown.counter else ("gauge", "")
+        label = f"`{shown.label}`" if shown.label else "—"
+        yield f"`{name}{ending}`", kind, label, shown.help
 
 
 def errors_rows() -> Iterator[Row]:

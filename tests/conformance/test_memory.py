@@ -15,6 +15,7 @@ from trunkline.adapters.memory.hot import MemoryHotStore, MemoryTaskStore
 from trunkline.errors import OutcomeUnknown, StorageFull, StorageUnavailable
 from trunkline.model import ConversationKey, EndpointId, OffsetMove, Seq, UserId
 from trunkline.testing.conformance import (
+    ArchivingSuite,
     CachedTierSuite,
     ColdStoreSuite,
     HeadsSuite,
@@ -113,6 +114,9 @@ class TestResending(ResendingSuite): ...
 
 
 class TestTaskStore(TaskStoreSuite): ...
+
+
+class TestArchiving(ArchivingSuite): ...
 
 
 class TestColdStore(ColdStoreSuite): ...

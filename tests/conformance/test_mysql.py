@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from databases import database, emptied, everywhere
+from databases import LaterTasks, Leases, database, emptied, everywhere
 
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.mysql import append as appending
@@ -20,7 +20,11 @@ from trunkline.ports.cold import ColdStore
 from trunkline.ports.generations import Generations
 from trunkline.ports.hot import HotStore
 from trunkline.ports.tasks import TaskStore
+from trunkline.services.archiver import Archiver
+from trunkline.services.metrics import Metrics
+from trunkline.services.settings import ServiceSettings
 from trunkline.testing.conformance import (
+    ArchivingSuite,
     GenerationsMaker,
     GenerationsSuite,
     HeadsSuite,
@@ -34,9 +38,11 @@ from trunkline.testing.conformance import (
 from trunkline.testing.conformance.writer import (
     check_view,
     known_seq_of,
+    read_all,
     refusal_of,
     seq_of,
 )
+from trunkline.testing.idle_load import IdleLoad
 
 
 @dataclass
@@ -50,11 +56,14 @@ class MysqlMaker:
     def __init__(self, settings: Settings) -> None:
         self.clock = SteppedClock()
         self._settings = settings
+        self._cold = MemoryColdStore()
+        self._leases = Leases(settings, self.clock)
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[OpenStores]:
         async with open_mysql(self._settings, self.clock) as stores:
-            yield OpenStores(stores.hot, stores.tasks, MemoryColdStore())
+            tasks = LaterTasks(stores.tasks, self._leases)
+            yield OpenStores(stores.hot, tasks, self._cold)  # type: ignore[arg-type]
 
     async def crash(self) -> None:
         """The database outlives its workers: what is committed stays."""
@@ -96,6 +105,9 @@ class TestResending(ResendingSuite): ...
 
 
 class TestTaskStore(TaskStoreSuite): ...
+
+
+class TestArchiving(ArchivingSuite): ...
 
 
 async def test_a_migration_runs_once_also_from_many_places(server: Settings) -> None:
@@ -140,6 +152,41 @@ async def test_two_workers_write_one_conversation_without_a_hole_or_a_double(
             assert seqs.setdefault(draft.client_message_id, outcome.seq) == outcome.seq
         assert sorted(seqs.values()) == list(range(2, 62))
         assert seq_of((await writer.append(one.hot, writer.message("g", "ann", "x")))[0]) == 62
+
+
+async def test_a_lease_ends_by_the_databases_clock_whatever_archivers_believe(
+    settings: Settings, writer: Writer
+) -> None:
+    now, ahead = SteppedClock(), SteppedClock()
+    ahead.advance(86_400.0)
+    async with open_mysql(settings, now) as one, open_mysql(settings, ahead) as other:
+        await writer.append(one.hot, writer.create("g", "ann", "c"))
+        (task,) = await one.tasks.lease(10, 30.0)
+        assert list(await other.tasks.lease(10, 30.0)) == []
+        await one.tasks.failed(task, "tier_unavailable", 30.0)
+        assert list(await other.tasks.lease(10, 30.0)) == []
+        await Leases(settings, now).end_earlier(31_000)
+        assert len(await other.tasks.lease(10, 30.0)) == 1
+
+
+async def test_what_was_marked_but_not_trimmed_is_trimmed_without_a_further_entry(
+    settings: Settings, writer: Writer
+) -> None:
+    """An archiver ended between the two: the task is still there, whoever leases it trims."""
+    clock = SteppedClock()
+    async with open_mysql(settings, clock) as stores:
+        await writer.append(stores.hot, writer.create("g", "ann", "c"))
+        await writer.append(stores.hot, *(writer.message("g", "ann", f"{i}") for i in range(9)))
+        (task,) = await stores.tasks.lease(1, 30.0)
+        await stores.tasks.archived([(task, task.conversation.head)])
+        await Leases(settings, clock).end_earlier(31_000)
+        archiver = Archiver(
+            stores.hot, stores.tasks, MemoryColdStore(), writer.sealer, clock, Metrics(),
+            ServiceSettings(newest_group=4), IdleLoad(),
+        )  # fmt: skip
+        assert await archiver.run_once() == 0
+        assert [e.seq for e in await read_all(stores.hot, task.conversation)] == [7, 8, 9, 10]
+        assert await stores.tasks.waiting() == 0
 
 
 async def test_a_conversation_that_an_operator_took_away_can_be_made_again(

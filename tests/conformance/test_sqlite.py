@@ -19,6 +19,7 @@ from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import Decide, HotStore
 from trunkline.ports.tasks import TaskStore
 from trunkline.testing.conformance import (
+    ArchivingSuite,
     ColdStoreSuite,
     HeadsSuite,
     HotStoreSuite,
@@ -104,6 +105,9 @@ class TestResending(ResendingSuite): ...
 
 
 class TestTaskStore(TaskStoreSuite): ...
+
+
+class TestArchiving(ArchivingSuite): ...
 
 
 class TestColdStore(ColdStoreSuite): ...

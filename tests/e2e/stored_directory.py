@@ -36,6 +36,7 @@ from trunkline.ports.sealer import Sealer
 from trunkline.services.archiver import Archiver
 from trunkline.services.metrics import Metrics
 from trunkline.services.settings import ServiceSettings
+from trunkline.testing.idle_load import IdleLoad
 
 GROUPS = 6
 USERS = [UserId(f"user-{number}") for number in range(8)]
@@ -133,7 +134,7 @@ class Filler:
         archiver = Archiver(
             self.stores.hot, self.stores.tasks, self.stores.cold, self.sealer, self.clock,
             Metrics(), ServiceSettings(newest_group=100, archive_entries_per_second=1_000_000),
-            batches_taken=lambda: 0,
+            IdleLoad(),
         )  # fmt: skip
         while await archiver.run_once():
             continue

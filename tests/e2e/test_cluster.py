@@ -7,7 +7,10 @@ import json
 import os
 import signal
 import subprocess
+import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,10 @@ from command_line import run, run_json, started, wait_for
 from databases import everywhere
 
 from trunkline.adapters.hbase.settings import Settings as HbaseSettings
+from trunkline.adapters.mysql.settings import Settings
+from trunkline.config import load
 from trunkline.replay.demonstration import SAMPLE
+from trunkline.services.readings import READINGS
 
 LINES = 400
 SECONDS = 60
@@ -68,6 +74,28 @@ def config(tmp_path: Path, worker_id: str) -> Iterator[Path]:
     asyncio.run(hbase_tables.drop(table))
 
 
+def _databases(config: Path) -> Settings:
+    """The hot tier of a settings file."""
+    return load(config, {}, {}).mysql
+
+
+def _tasks(config: Path) -> int:
+    """Conversations that are not yet archived."""
+    counts = asyncio.run(everywhere(_databases(config), "SELECT count(*) FROM archive_task"))
+    return sum(rows[0][0] for rows in counts)
+
+
+@contextmanager
+def _archiving(config: Path) -> Iterator[subprocess.Popen[str]]:
+    """`trunkline archiver`, once it works."""
+    with started(
+        "archiver", "--config", config, "--json", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        yield process
+
+
 class Cluster:
     """`trunkline serve --workers 2` as a process."""
 
@@ -109,6 +137,47 @@ def test_a_replay_over_two_workers_is_complete_and_the_audit_clean(
     assert report["entries"] > LINES
     assert report["findings"] == []
     assert len(cluster.told["processes"]) == 3
+
+
+def test_the_processes_of_a_cluster_show_what_their_tiers_count(cluster: Cluster) -> None:
+    """Each reading that is described is there, of a worker all, of the archiver its tiers'."""
+    *workers, archiver = (
+        urllib.request.urlopen(f"{url}/metrics", timeout=SECONDS).read().decode()
+        for url in cluster.told["processes"]
+    )
+    for name in READINGS:
+        assert all(f"\n{name}" in text for text in workers), name
+        assert (f"\n{name}" in archiver) == (not name.startswith("trunkline_cached_")), name
+
+
+def test_archivers_that_are_killed_leave_nothing_undone(config: Path) -> None:
+    """I10: two at once, killed in the midst of it again and again; a third finishes."""
+    assert run("migrate", "--config", config).returncode == 0
+    text = config.read_text()
+    config.write_text(text.replace("[services]", "[services]\nnewest_single = 3\nnewest_group = 5"))
+    with started(
+        "serve", "--config", config, "--workers", 1, "--no-archiver", "--json",
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as workers:  # fmt: skip
+        assert workers.stdout is not None
+        workers.stdout.readline()
+        replayed = run_json("replay", SAMPLE, "--config", config, "--limit", LINES)
+        assert replayed["acked"] == LINES
+        for tenths in (0, 1, 2, 4):
+            with _archiving(config) as one, _archiving(config) as other:
+                time.sleep(tenths / 10)
+                for process in (one, other):
+                    process.kill()
+            assert run_json("audit", "--config", config)["findings"] == []
+            # What the killed held would be free in a minute.
+            asyncio.run(everywhere(_databases(config), "UPDATE archive_task SET not_before_ms = 0"))
+        with _archiving(config):
+            wait_for(lambda: not _tasks(config), SECONDS)
+        report = run_json("audit", "--config", config)
+        assert report["findings"] == []
+        assert report["cold_entries"] >= report["entries"]
+        workers.terminate()
+        workers.wait(SECONDS)
 
 
 def test_a_worker_that_is_killed_is_started_again(cluster: Cluster, config: Path) -> None:

@@ -14,6 +14,8 @@ from trunkline.adapters.mysql.connection import Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import migrate_mysql
+from trunkline.ports.tasks import ArchiveTask, TaskStore
+from trunkline.testing.conformance import SteppedClock
 
 SERVERS = {"mariadb": mariadb_servers, "mysql8": mysql8_server}
 TABLES = (
@@ -59,3 +61,39 @@ async def made_anew(servers: Settings) -> Settings:
 async def emptied(settings: Settings) -> None:
     """Takes every row out, but the shards."""
     await everywhere(settings, *(f"DELETE FROM {table}" for table in TABLES))
+
+
+class Leases:
+    """Leases end by the database's clock; as a test's clock moves, they are made to end earlier."""
+
+    def __init__(self, settings: Settings, clock: SteppedClock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._seen_ms = clock.now_ms()
+
+    async def follow(self) -> None:
+        """Does what the time that passed on the test's clock does."""
+        passed_ms = self._clock.now_ms() - self._seen_ms
+        if passed_ms:
+            self._seen_ms += passed_ms
+            await self.end_earlier(passed_ms)
+
+    async def end_earlier(self, by_ms: int) -> None:
+        """Moves the ends of all leases and pauses."""
+        text = f"UPDATE archive_task SET not_before_ms = not_before_ms - {by_ms}"
+        await everywhere(self._settings, text)
+
+
+class LaterTasks:
+    """A task store by the test's clock."""
+
+    def __init__(self, tasks: TaskStore, leases: Leases) -> None:
+        self._tasks = tasks
+        self._leases = leases
+
+    async def lease(self, limit: int, lease_seconds: float) -> Sequence[ArchiveTask]:
+        await self._leases.follow()
+        return await self._tasks.lease(limit, lease_seconds)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._tasks, name)

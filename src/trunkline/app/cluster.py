@@ -28,11 +28,13 @@ from trunkline.errors import KeyringWrong
 from trunkline.http.ops import serve_ops
 from trunkline.model import WorkerId
 from trunkline.ports.clock import Clock
+from trunkline.ports.readings import Reading
 from trunkline.services.archiver import Archiver
 from trunkline.services.audit import Audit
 from trunkline.services.backbone import Stores
 from trunkline.services.crossing import Cluster
 from trunkline.services.metrics import Metrics
+from trunkline.services.readings import Readings
 
 _log = structlog.get_logger("trunkline.app")
 
@@ -43,6 +45,10 @@ class Tiers(msgspec.Struct, frozen=True):
     hot: MysqlStores
     cold: HbaseTier
     sealer: KeyringSealer
+
+    def readings(self) -> list[Reading]:
+        """What these tiers tell an operator."""
+        return [*self.hot.readings(), *self.cold.readings()]
 
 
 async def migrate(config: Config) -> list[tuple[str, list[int]]]:
@@ -83,6 +89,7 @@ async def serve_worker(config: Config, *, on_listening: Callable[[Listening], No
             JwtAuthenticator(keys, clock), clock, secrets.randbits,
             cluster=Cluster(worker, redis.bus, hot, redis.heads, tiers.hot.generations),
             lanes=hot.lanes, lane_of=hot.lane_of,
+            readings=[*tiers.readings(), *redis.readings()],
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             upkeep = group.create_task(tiers.hot.upkeep.run())
@@ -98,9 +105,10 @@ async def archive(config: Config, *, on_listening: Callable[[Listening], None]) 
     clock = SystemClock()
     metrics = Metrics()
     async with open_tiers(config, clock) as tiers:
+        metrics.registry.register(Readings(tiers.readings()))
         archiver = Archiver(
             tiers.hot.hot, tiers.hot.tasks, tiers.cold.cold, tiers.sealer, clock, metrics,
-            config.services, batches_taken=lambda: 0,
+            config.services, tiers.hot.load,
         )  # fmt: skip
         stopping = stop_on_signals()
         async with (

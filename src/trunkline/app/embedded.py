@@ -31,15 +31,17 @@ async def serve(config: Config, *, on_listening: Callable[[Listening], None]) ->
 
     async with open_embedded(data, config.sqlite, clock) as opened:
         keys = open_token_keys(data, create=True)
+        cached = MemoryCachedTier(clock, config.cached)
         stores = Stores(
             opened.hot,
             opened.tasks,
             opened.cold,
-            MemoryCachedTier(clock, config.cached),
+            cached,
             sealer,
             JwtAuthenticator(keys, clock),
             clock,
             secrets.randbits,
+            readings=cached.readings(),
         )
         await run_server(
             config, stores, archives=True,

@@ -2,17 +2,18 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence, Set
 
 import msgspec
 import structlog
 
 from trunkline.core.tiering import is_whole, trim_up_to
 from trunkline.errors import DataDamaged, TrunklineError
-from trunkline.model import Seq
+from trunkline.model import Conversation, ConversationKey, Seq
 from trunkline.ports.clock import Clock
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
+from trunkline.ports.load import Load
 from trunkline.ports.sealer import Sealer
 from trunkline.ports.tasks import ArchiveTask, TaskStore
 from trunkline.services.archive_copy import Copier, Part
@@ -26,6 +27,7 @@ _MOST_PASS = 4096
 _LEAST_PASS = 128
 _SLOWEST_SHARE = 0.02
 _REST_SHARE = 0.25
+_LOOK_SECONDS = 0.25
 
 
 class Pace:
@@ -63,19 +65,20 @@ class Archiver:
         clock: Clock,
         metrics: Metrics,
         settings: ServiceSettings,
-        *,
-        batches_taken: Callable[[], int],
+        load: Load,
     ) -> None:
+        """`load`: of what the sends wait for, too."""
         self._hot = hot
         self._tasks = tasks
         self._clock = clock
         self._metrics = metrics
         self._settings = settings
-        self._batches_taken = batches_taken
+        self._load = load
         self._pace = Pace(settings.archive_entries_per_second)
-        self._seen = (clock.monotonic(), batches_taken())
+        self._looked = clock.monotonic()
         self._copier = Copier(hot, cold, sealer, most_conversations=settings.endpoint_vectors)
         self._closing = asyncio.Event()
+        metrics.archive_pace.set_function(lambda: self._pace.entries_per_second)
 
     def close(self) -> None:
         """`run` returns after the conversation that is under way."""
@@ -94,14 +97,17 @@ class Archiver:
 
     async def run_once(self) -> int:
         """Leases tasks and archives them; returns the number of entries copied."""
+        until = self._clock.monotonic() + _LEASE_SECONDS
         tasks = await self._tasks.lease(self._settings.archive_lease, _LEASE_SECONDS)
         left = deque((task, task.conversation.archived_up_to) for task in tasks)
         copied = 0
-        while left and not self._closing.is_set():
+        # What is left when the lease ends is somebody else's, or the next lease's.
+        while left and not self._closing.is_set() and self._clock.monotonic() < until:
             began = self._clock.monotonic()
             parts = await self._gather(left)
             entries = sum(len(part.stored) for part in parts)
-            await self._archive(parts)
+            failed = await self._archive(parts)
+            left = deque(piece for piece in left if piece[0].conversation.key not in failed)
             copied += entries
             await self._yield(entries, began)
         self._metrics.archive_waiting.set(await self._tasks.waiting())
@@ -116,6 +122,8 @@ class Archiver:
             conversation = task.conversation
             up_to = Seq(min(conversation.head, after + room))
             if up_to <= after:
+                # It was archived by one who ended before the trim, or in the middle of it.
+                await self._hot.trim([(conversation.key, self._trim_up_to(conversation))])
                 await self._tasks.done([task])
                 continue
             stored = await self._hot.read(conversation.key, after, up_to)
@@ -130,21 +138,29 @@ class Archiver:
                 left.appendleft((task, up_to))
         return parts
 
-    async def _archive(self, parts: Sequence[Part]) -> None:
-        """Copy, read back, compare, mark, trim."""
+    async def _archive(self, parts: Sequence[Part]) -> Set[ConversationKey]:
+        """Copy, read back, compare, mark, trim; returns what failed and waits anew."""
         if not parts:
-            return
+            return frozenset()
         try:
             await self._copier.copy(parts)
             sound = [part for part in parts if await self._verified(part)]
             await self._tasks.archived([(part.task, part.up_to) for part in sound])
-            trims = [(part.conversation.key, self._trim_up_to(part)) for part in sound]
+            rows = [
+                msgspec.structs.replace(part.conversation, archived_up_to=part.up_to)
+                for part in sound
+            ]
+            trims = [(row.key, self._trim_up_to(row)) for row in rows]
             await self._hot.trim([(key, up_to) for key, up_to in trims if up_to])
             await self._tasks.done([part.task for part in sound if part.reaches_head])
         except TrunklineError as error:
             await self._fail([part.task for part in parts], error)
-            return
-        self._metrics.archived.inc(sum(len(part.stored) for part in sound))
+            return {part.conversation.key for part in parts}
+        now_ms = self._clock.now_ms()
+        for part in sound:
+            self._metrics.archived.inc(len(part.stored))
+            self._metrics.archive_lag.observe((now_ms - part.stored[0].time_ms) / 1000)
+        return {part.conversation.key for part in parts} - {row.key for row in rows}
 
     async def _verified(self, part: Part) -> bool:
         try:
@@ -161,22 +177,21 @@ class Archiver:
             pause = _BACK_OFF_SECONDS * 2 ** min(task.attempts, 6)
             await self._tasks.failed(task, error.code, pause)
 
-    def _trim_up_to(self, part: Part) -> Seq:
+    def _trim_up_to(self, conversation: Conversation) -> Seq:
         settings = self._settings
         return trim_up_to(
-            msgspec.structs.replace(part.conversation, archived_up_to=part.up_to),
+            conversation,
             newest_single=settings.newest_single,
             newest_group=settings.newest_group,
         )
 
     async def _yield(self, entries: int, began: float) -> None:
-        now, batches = self._clock.monotonic(), self._batches_taken()
-        then, before = self._seen
-        if now > then:
-            rate = (batches - before) / (now - then)
-            busy = rate > self._settings.archive_busy_batches_per_second
+        now = self._clock.monotonic()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            busy = await self._load.is_busy()
+            self._metrics.archive_yields.inc(busy)
             self._pace.observe(busy=busy)
-            self._seen = (now, batches)
         await self._pause(self._pace.pause_seconds(entries, now - began))
 
     async def _pause(self, seconds: float) -> None:

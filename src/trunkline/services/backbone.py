@@ -1,7 +1,7 @@
 """The services of one worker, put together over the ports, and what a connection asks of them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -16,11 +16,13 @@ from trunkline.ports.clock import Clock
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
 from trunkline.ports.outlet import Outlet
+from trunkline.ports.readings import Reading
 from trunkline.ports.sealer import Sealer
 from trunkline.ports.tasks import TaskStore
 from trunkline.services.access import Views
 from trunkline.services.append import AppendService
 from trunkline.services.archiver import Archiver
+from trunkline.services.batch_load import BatchLoad
 from trunkline.services.comparing import CachedComparison, Comparison, StoredComparison
 from trunkline.services.crossing import AfterCommit, Alone, Cluster, Crossing
 from trunkline.services.drafting import Drafting, FreshKeys
@@ -30,6 +32,7 @@ from trunkline.services.markers import Markers
 from trunkline.services.metrics import Metrics
 from trunkline.services.pulls import Pulls
 from trunkline.services.reader import Reader
+from trunkline.services.readings import Readings
 from trunkline.services.registry import Connection, Registry
 from trunkline.services.settings import ServiceSettings
 from trunkline.services.sync import Syncs
@@ -54,6 +57,7 @@ class Stores(msgspec.Struct, frozen=True):
     lanes: int = 1
     lane_of: Callable[[ConversationId], int] = lambda _: 0
     cluster: Cluster | None = None
+    readings: Sequence[Reading] = ()
 
 
 class Backbone:
@@ -65,6 +69,7 @@ class Backbone:
         self._stores = stores
         self.settings = settings
         self.metrics = metrics = Metrics()
+        metrics.registry.register(Readings(stores.readings))
         self.registry = Registry()
         hot, cached, cold, sealer, clock = (
             stores.hot, stores.cached, stores.cold, stores.sealer, stores.clock,
@@ -90,10 +95,7 @@ class Backbone:
             lanes=stores.lanes, lane_of=stores.lane_of,
             queue_drafts=settings.append_queue, batch_drafts=settings.append_batch,
         )  # fmt: skip
-        reader = Reader(
-            hot, cached, cold, sealer, metrics,
-            run_bytes=settings.page_bytes, page_cache_bytes=settings.page_cache_bytes,
-        )  # fmt: skip
+        reader = Reader(hot, cached, cold, sealer, clock, metrics, settings)
         self.pulls = Pulls(
             self._views, reader, metrics,
             page_bytes=settings.page_bytes, most_ranges=settings.ranges_per_pull,
@@ -110,7 +112,10 @@ class Backbone:
         )  # fmt: skip
         self.archiver = Archiver(
             hot, stores.tasks, cold, sealer, clock, metrics, settings,
-            batches_taken=lambda: self.append.batches,
+            BatchLoad(
+                lambda: self.append.batches, clock,
+                busy_batches_per_second=settings.archive_busy_batches_per_second,
+            ),
         )  # fmt: skip
 
     def _comparison(self) -> Comparison:

@@ -124,6 +124,7 @@ class Crossing:
         self.leases = Leases(
             cluster.generations, cluster.cached_heads, clock, random_bits, metrics, lanes=lanes
         )
+        self._metrics = metrics
         self._watching = Watching(cached, bus, registry)
         self._memberships = Memberships(hot, heads, registry, self._watching, metrics)
         self._publisher = Publisher(
@@ -176,6 +177,7 @@ class Crossing:
         try:
             others = await self._cached.append(writes, lease.generation.stamp)
         except TierUnavailable as error:
+            self._metrics.cached_append_failures.inc()
             _log.warning("cached_append_failed", code=error.code, writes=len(writes))
             self._repairs.unpublished(write.conversation.key for write in writes)
             taken = False

@@ -3,6 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_LAGS = (1, 5, 15, 30, 60, 120, 300, 900, 3_600, 4 * 3_600, 24 * 3_600)
+_DEPTHS = (1, 10, 20, 40, 80, 160, 320, 1e3, 3e3, 6e3, 12e3, 24e3, 1e5, 1e6)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -45,17 +47,54 @@ class Metrics:
             "trunkline_pushed_entries", "Entries written to online endpoints.", registry=r
         )
         self.pulled = Counter("trunkline_pulled_entries", "Entries answered to pulls.", registry=r)
+        self.syncs = Counter("trunkline_syncs", "Syncs answered.", registry=r)
+        self._count_reads(r)
+        self._count_archiving(r)
+        self._count_crossings(r)
+
+    def _count_reads(self, r: CollectorRegistry) -> None:
+        """What pulls ask for, and which tier answers."""
+        self.pull_depth = Histogram(
+            "trunkline_pull_depth_entries",
+            "How far before the head the oldest entry of a pulled range lies; the newest is 1.",
+            ["kind"], registry=r, buckets=_DEPTHS,
+        )  # fmt: skip
         self.tier_reads = Counter(
-            "trunkline_tier_reads", "Reads that reached a tier.", ["tier"], registry=r
+            "trunkline_tier_reads", "Reads that a tier answered.", ["tier"], registry=r
         )
+        self.tier_hits = Counter(
+            "trunkline_tier_hits", "Those after which no lower tier was needed.", ["tier"],
+            registry=r,
+        )  # fmt: skip
         self.tier_entries = Counter(
             "trunkline_tier_entries", "Entries that a tier gave.", ["tier"], registry=r
         )
+        self.tier_seconds = Histogram(
+            "trunkline_tier_read_seconds", "How long a tier took to answer a read.", ["tier"],
+            registry=r, buckets=_LATENCY,
+        )  # fmt: skip
+        self.tier_failures = Counter(
+            "trunkline_tier_failures", "Reads that a tier did not answer, by the error's code.",
+            ["tier", "code"], registry=r,
+        )  # fmt: skip
         self.reads_shared = Counter(
             "trunkline_reads_shared", "Reads that another read of the same range served.",
             registry=r,
         )  # fmt: skip
-        self.syncs = Counter("trunkline_syncs", "Syncs answered.", registry=r)
+        self.page_cache = Gauge(
+            "trunkline_page_cache_bytes", "Encoded runs that are kept in memory.", registry=r
+        )
+        self.segment_cache = Gauge(
+            "trunkline_segment_cache_bytes",
+            "Entries of the cold tier that are kept in memory, about.", registry=r,
+        )  # fmt: skip
+        self.segment_cache_entries = Counter(
+            "trunkline_segment_cache_entries",
+            "Entries given from there instead of the cold tier.", registry=r,
+        )  # fmt: skip
+
+    def _count_archiving(self, r: CollectorRegistry) -> None:
+        """What the archiver does."""
         self.archived = Counter(
             "trunkline_archived_entries", "Entries copied to cold and verified.", registry=r
         )
@@ -66,7 +105,20 @@ class Metrics:
         self.archive_waiting = Gauge(
             "trunkline_archive_waiting", "Conversations not yet fully archived.", registry=r
         )
-        self._count_crossings(r)
+        self.archive_lag = Histogram(
+            "trunkline_archive_lag_seconds",
+            "Age of the oldest entry of what was copied at a time, when it was safe in cold.",
+            registry=r, buckets=_LAGS,
+        )  # fmt: skip
+        self.archive_pace = Gauge(
+            "trunkline_archive_pace_entries", "Entries a second that the archiver may copy now.",
+            registry=r,
+        )  # fmt: skip
+        self.archive_yields = Counter(
+            "trunkline_archive_yields",
+            "Times that the archiver slowed down, since sends waited for what it uses, too.",
+            registry=r,
+        )  # fmt: skip
 
     def _count_crossings(self, r: CollectorRegistry) -> None:
         """What several workers have besides."""
@@ -82,6 +134,11 @@ class Metrics:
         self.bus_gaps = Counter(
             "trunkline_bus_gaps", "Times that packets from other workers were missing.", registry=r
         )
+        self.cached_append_failures = Counter(
+            "trunkline_cached_append_failures",
+            "Batches acknowledged without the cached tier, which did not answer in time.",
+            registry=r,
+        )  # fmt: skip
         self.reloads = Counter(
             "trunkline_membership_reloads",
             "Member lists read anew, since a frame came of a newer one.", registry=r,

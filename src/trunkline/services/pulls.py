@@ -81,21 +81,29 @@ class Pulls:
         self, connection: Connection, frame: Pull
     ) -> list[tuple[ConversationId, Seq, Seq]]:
         if not frame.next:
-            return await self._settle(connection, frame.ranges)
+            return await self._settle(connection, frame.ranges, first_page=True)
         try:
             ranges = _decode(position_bytes(frame.next)).ranges
         except msgspec.MsgspecError:
             raise InvalidRange("`next` is not what an earlier answer gave.") from None
         return await self._settle(
-            connection, [Range(id_, after, up_to) for id_, after, up_to in ranges]
+            connection,
+            [Range(id_, after, up_to) for id_, after, up_to in ranges],
+            first_page=False,
         )
 
     async def _settle(
-        self, connection: Connection, ranges: Sequence[Range]
+        self, connection: Connection, ranges: Sequence[Range], *, first_page: bool
     ) -> list[tuple[ConversationId, Seq, Seq]]:
         if not 0 < len(ranges) <= self._most_ranges:
             raise InvalidRange(f"A pull asks for 1 to {self._most_ranges} ranges.")
         access = await self._views.of_many(connection.user, [r.conversation for r in ranges])
-        return [
-            (r.conversation, *clip(access[r.conversation].view, r.after, r.up_to)) for r in ranges
-        ]
+        settled: list[tuple[ConversationId, Seq, Seq]] = []
+        for r in ranges:
+            seen = access[r.conversation]
+            after, up_to = clip(seen.view, r.after, r.up_to)
+            settled.append((r.conversation, after, up_to))
+            if first_page and after < up_to:
+                depth = self._metrics.pull_depth.labels(seen.conversation.kind)
+                depth.observe(seen.conversation.head - after)
+        return settled

@@ -1,11 +1,10 @@
 """Reads a range level by level and joins the parts into one whole answer (DESIGN section 5).
 
 Reads of the same range that meet are one read, and its entries are encoded once: what is
-committed never changes, so an encoded run may be kept and shared.
+committed never changes, so what was read may be kept for a while and shared.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
@@ -14,7 +13,7 @@ import msgspec
 from trunkline.core import segments
 from trunkline.core.envelope import associated_data_of, opened
 from trunkline.core.tiering import is_whole, missing_before
-from trunkline.errors import DataDamaged
+from trunkline.errors import DataDamaged, TrunklineError
 from trunkline.model import (
     NO_SEQ,
     Conversation,
@@ -26,18 +25,20 @@ from trunkline.model import (
     StoredEntry,
 )
 from trunkline.ports.cached import CachedTier
+from trunkline.ports.clock import Clock
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
 from trunkline.ports.sealer import Sealer
+from trunkline.services.kept import Kept
 from trunkline.services.metrics import Metrics
+from trunkline.services.opened_segments import RUN_ENTRIES, OpenedSegments
+from trunkline.services.settings import ServiceSettings
 from trunkline.wire.encoding import Encoding
 
-RUN_ENTRIES: Final = 128
-"""Long ranges are read and encoded in runs that end at multiples of this."""
 _TRIES: Final = 4
 
 Answer = TypeVar("Answer")
-RunKey = tuple[ConversationKey, Seq, Seq, str]
+RunKey = tuple[ConversationKey, bytes, Seq, Seq, str]
 
 
 class EncodedRun(msgspec.Struct, frozen=True, gc=False):
@@ -58,21 +59,28 @@ class Reader:
         cached: CachedTier,
         cold: ColdStore,
         sealer: Sealer,
+        clock: Clock,
         metrics: Metrics,
-        *,
-        run_bytes: int,
-        page_cache_bytes: int,
+        settings: ServiceSettings,
     ) -> None:
         self._hot = hot
         self._cached = cached
         self._cold = cold
         self._sealer = sealer
+        self._clock = clock
         self._metrics = metrics
         self._flights: dict[object, asyncio.Future[object]] = {}
-        self._runs: OrderedDict[RunKey, EncodedRun] = OrderedDict()
-        self._runs_bytes = 0
-        self._run_bytes = run_bytes
-        self._page_cache_bytes = page_cache_bytes
+        self._run_bytes = settings.page_bytes
+        # An encoded run may be made of entries that were kept: together they keep to the bound.
+        seconds = settings.read_cache_seconds / 2
+        self._runs: Kept[RunKey, EncodedRun] = Kept(
+            clock, most_bytes=settings.page_cache_bytes, most_seconds=seconds
+        )
+        self._opened = OpenedSegments(
+            clock, most_bytes=settings.segment_cache_bytes, most_seconds=seconds
+        )
+        metrics.page_cache.set_function(lambda: self._runs.size_bytes)
+        metrics.segment_cache.set_function(lambda: self._opened.size_bytes)
 
     async def entries(
         self, conversation: Conversation, after: Seq, up_to_inclusive: Seq
@@ -93,13 +101,12 @@ class Reader:
         """The first run of a range, encoded.
 
         It ends at a multiple of 128 or at the range's end, or earlier where it would be
-        longer than `run_bytes`; it holds at least one entry.
+        longer than a page; it holds at least one entry.
         """
         last = Seq(min(up_to_inclusive, (after // RUN_ENTRIES + 1) * RUN_ENTRIES))
-        key = (conversation.key, after, last, encoding.subprotocol)
+        key = (conversation.key, conversation.wrapped_key, after, last, encoding.subprotocol)
         run = self._runs.get(key)
         if run is not None:
-            self._runs.move_to_end(key)
             self._metrics.reads_shared.inc()
             return run
         return await self._once(key, lambda: self._encode(conversation, encoding, key))
@@ -150,18 +157,14 @@ class Reader:
     async def _encode(
         self, conversation: Conversation, encoding: Encoding, key: RunKey
     ) -> EncodedRun:
-        _, after, last, _ = key
+        _, _, after, last, _ = key
         entries = await self.entries(conversation, after, last)
         data = encoding.encode(entries)
         while len(data) > self._run_bytes and len(entries) > 1:
             entries = entries[: len(entries) // 2]
             data = encoding.encode(entries)
         run = EncodedRun(after, Seq(after + len(entries)), msgspec.Raw(data), len(data))
-        self._runs[key] = run
-        self._runs_bytes += run.size
-        while self._runs_bytes > self._page_cache_bytes:
-            _, dropped = self._runs.popitem(last=False)
-            self._runs_bytes -= dropped.size
+        self._runs.put(key, run, run.size)
         return run
 
     async def _read(self, conversation: Conversation, after: Seq, up_to: Seq) -> list[Entry]:
@@ -178,22 +181,27 @@ class Reader:
         for name, tier in (("cached", self._cached), ("hot", self._hot)):
             if missing <= after:
                 break
-            stored = await tier.read(conversation.key, after, missing)
-            self._count(name, len(stored))
+            stored = await self._timed(name, tier.read(conversation.key, after, missing))
             parts.append(self._open(conversation, stored))
             missing = missing_before(stored, missing)
+            self._count(name, len(stored), whole=missing <= after)
         if missing > after:
             parts.append(await self._read_cold(conversation, after, missing))
         return [entry for part in reversed(parts) for entry in part]
 
     async def _read_cold(self, conversation: Conversation, after: Seq, up_to: Seq) -> list[Entry]:
+        kept = self._opened.find(conversation, after, up_to)
+        if kept is not None:
+            self._metrics.segment_cache_entries.inc(len(kept))
+            return kept
         found: dict[Seq, Entry] = {}
-        for segment in await self._cold.read(conversation.key, after, up_to):
+        for segment in await self._timed("cold", self._cold.read(conversation.key, after, up_to)):
             for entry in self._open_segment(conversation, segment).entries:
-                if after < entry.seq <= up_to:
-                    found[entry.seq] = entry
-        self._count("cold", len(found))
-        return [found[seq] for seq in sorted(found)]
+                found[entry.seq] = entry
+        self._opened.keep(conversation, found)
+        part = [found[Seq(seq)] for seq in range(after + 1, up_to + 1) if seq in found]
+        self._count("cold", len(part), whole=is_whole(part, after, up_to))
+        return part
 
     def _open(self, conversation: Conversation, stored: Sequence[StoredEntry]) -> list[Entry]:
         if not stored:
@@ -208,7 +216,21 @@ class Reader:
         cipher = self._sealer.cipher(conversation.wrapped_key)
         return segments.open_segment(conversation, segment, cipher)
 
-    def _count(self, tier: str, entries: int) -> None:
+    async def _timed(self, tier: str, read: Awaitable[Answer]) -> Answer:
+        """A tier's answer; how long it took and whether it failed are noted."""
+        began = self._clock.monotonic()
+        try:
+            answer = await read
+        except TrunklineError as error:
+            self._metrics.tier_failures.labels(tier, error.code).inc()
+            raise
+        self._metrics.tier_seconds.labels(tier).observe(self._clock.monotonic() - began)
+        return answer
+
+    def _count(self, tier: str, entries: int, *, whole: bool) -> None:
+        """`whole`: nothing was left for the tiers below."""
         self._metrics.tier_reads.labels(tier).inc()
+        if whole:
+            self._metrics.tier_hits.labels(tier).inc()
         if entries:
             self._metrics.tier_entries.labels(tier).inc(entries)

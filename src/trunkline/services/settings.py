@@ -72,6 +72,19 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Positive,
         msgspec.Meta(description="Memory for encoded runs of entries that were pulled lately."),
     ] = 64 * 1024 * 1024
+    segment_cache_bytes: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Memory for entries of the cold tier that were opened lately, about."
+        ),
+    ] = 32 * 1024 * 1024
+    read_cache_seconds: Annotated[
+        Seconds,
+        msgspec.Meta(
+            description="What was read is given again from memory for so long and no longer: "
+            "by then an erasure shows in every worker."
+        ),
+    ] = 60.0
     endpoint_vectors: Annotated[
         Positive,
         msgspec.Meta(

@@ -24,6 +24,7 @@ from trunkline.ports.outlet import Outlet
 from trunkline.ports.tasks import TaskStore
 from trunkline.services.archiver import Archiver
 from trunkline.services.backbone import Backbone, Stores
+from trunkline.services.batch_load import BatchLoad
 from trunkline.services.crossing import Cluster
 from trunkline.services.session import ClientSession
 from trunkline.services.settings import ServiceSettings
@@ -54,6 +55,8 @@ TINY: Final = ServiceSettings(
     newest_group=6,
     page_bytes=700,
     page_cache_bytes=2_000,
+    segment_cache_bytes=4_000,
+    read_cache_seconds=5.0,
     sync_page_conversations=2,
     list_lines=12,
     endpoint_vectors=3,
@@ -290,7 +293,11 @@ class SimulatedServer:
             stores.clock,
             backbone.metrics,
             backbone.settings,
-            batches_taken=lambda: backbone.append.batches,
+            BatchLoad(
+                lambda: backbone.append.batches,
+                stores.clock,
+                busy_batches_per_second=backbone.settings.archive_busy_batches_per_second,
+            ),
         )
 
     async def waiting_for_archive(self) -> int:

@@ -17,6 +17,9 @@ class HbaseColdStore:
 
     Raises `TierUnavailable` (retryable) when HBase does not answer, `DataDamaged` when a row
     does not hold what its key says.
+
+    Rows are put and replaced, never deleted: all cells have one timestamp, so a deleted row
+    would hide what is put there later, until HBase compacts (ADR 8).
     """
 
     def __init__(self, table: Table) -> None:

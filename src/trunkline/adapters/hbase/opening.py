@@ -1,7 +1,7 @@
 """Opens the cold tier on HBase."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -12,6 +12,7 @@ from trunkline.adapters.hbase.layout import check_layout
 from trunkline.adapters.hbase.pool import connected
 from trunkline.adapters.hbase.settings import Settings
 from trunkline.adapters.hbase.table import Table
+from trunkline.ports.readings import Reading
 
 
 class HbaseTier(msgspec.Struct, frozen=True):
@@ -19,6 +20,7 @@ class HbaseTier(msgspec.Struct, frozen=True):
 
     cold: HbaseColdStore
     inspection: HbaseColdInspection
+    readings: Callable[[], list[Reading]]
 
 
 @asynccontextmanager
@@ -34,5 +36,7 @@ async def open_hbase(
     async with connected(settings, chance or random.Random()) as pool:
         await check_layout(pool, settings.table)
         yield HbaseTier(
-            HbaseColdStore(Table(pool, settings.table)), HbaseColdInspection(pool, settings.table)
+            HbaseColdStore(Table(pool, settings.table)),
+            HbaseColdInspection(pool, settings.table),
+            pool.readings,
         )

@@ -14,6 +14,7 @@ from typing import Any
 from trunkline.adapters.hbase.connection import Connection, ConnectionLost, Refused
 from trunkline.adapters.hbase.settings import Settings
 from trunkline.errors import TierUnavailable
+from trunkline.ports.readings import Reading
 
 
 class ConnectionPool:
@@ -28,6 +29,16 @@ class ConnectionPool:
         self._room = asyncio.Semaphore(settings.connections)
         self._threads = ThreadPoolExecutor(settings.connections, thread_name_prefix="hbase")
         self._closed = False
+        self._failed_tries = 0
+        self._given_up = 0
+
+    def readings(self) -> list[Reading]:
+        """How the questions fare."""
+        return [
+            Reading("trunkline_cold_failed_tries", "", lambda: self._failed_tries),
+            Reading("trunkline_cold_unavailable", "", lambda: self._given_up),
+            Reading("trunkline_cold_busy", "", lambda: len(self._busy)),
+        ]
 
     async def call(self, name: str, *arguments: object, seconds: float | None = None) -> Any:
         """The answer to a call of the Thrift service.
@@ -63,10 +74,11 @@ class ConnectionPool:
             try:
                 return await self._try(name, arguments, seconds)
             except ConnectionLost:
-                pass
+                self._failed_tries += 1
             except Refused as refused:
                 if not refused.retryable:
                     raise
+                self._failed_tries += 1
             await asyncio.sleep(pause * self._chance.uniform(0.5, 1.5))
             pause *= 2
         return await self._try(name, arguments, seconds)
@@ -118,6 +130,7 @@ class ConnectionPool:
         return Connection(settings.host, settings.port, connect_seconds=settings.connect_seconds)
 
     def _unavailable(self, why: str) -> TierUnavailable:
+        self._given_up += 1
         place = f"{self._settings.host}:{self._settings.port}"
         return TierUnavailable(f"HBase at {place} does not answer: {why}.")
 

@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Final
 
 import msgspec
@@ -23,6 +24,7 @@ from trunkline.model import (
     WorkerId,
 )
 from trunkline.ports.clock import Clock
+from trunkline.ports.readings import Reading
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -197,6 +199,15 @@ class MemoryCachedTier:
     def offset_count(self) -> int:
         """Read offsets of endpoints that are cached now."""
         return self._offset_count
+
+    def readings(self) -> list[Reading]:
+        """What was evicted, by cause."""
+        return [
+            Reading(
+                "trunkline_cached_evicted_entries", cause, partial(self.evicted.__getitem__, cause)
+            )
+            for cause in EvictionCause
+        ]
 
     async def append(
         self, writes: Sequence[ConversationWrite], stamp: bytes = b""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -17,6 +18,7 @@ from trunkline.adapters.mysql.connection import (
 )
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
 from trunkline.errors import OutcomeUnknown, StorageUnavailable
+from trunkline.ports.readings import Reading
 
 T = TypeVar("T")
 
@@ -35,7 +37,12 @@ _PAUSE_SECONDS: Final = (0.005, 0.2)
 
 
 class Pool:
-    """Sessions of one kind. One that was cut short, or idle for too long, is closed."""
+    """Sessions of one kind. One that was cut short, or idle for too long, is closed.
+
+    Attributes:
+        busy: sessions that work now.
+        wanted: callers that wait for one.
+    """
 
     def __init__(
         self, make: Callable[[], Awaitable[Connection]], most: int, idle_seconds: float
@@ -45,11 +52,13 @@ class Pool:
         self._idle_seconds = idle_seconds
         self._idle: list[Connection] = []
         self._closed = False
+        self.busy = 0
+        self.wanted = 0
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A session for whoever asks, for as long as the context lasts."""
-        async with self._room:
+        async with self._turn():
             connection = self._fresh() or await self._make()
             try:
                 yield connection
@@ -59,6 +68,20 @@ class Pool:
                     self._idle.append(connection)
                 else:
                     connection.close()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        self.wanted += 1
+        try:
+            await self._room.acquire()
+        finally:
+            self.wanted -= 1
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
+            self._room.release()
 
     def _fresh(self) -> Connection | None:
         since = asyncio.get_running_loop().time() - self._idle_seconds
@@ -87,6 +110,8 @@ class Database:
         self.place = database
         self.name = f"{database.host}:{database.port}/{database.database}"
         self._random = random
+        self._retries = dict.fromkeys((DuplicateKey, Contended, SessionLost), 0)
+        self._unknown_outcomes = 0
         writing = (
             *_SESSION,
             f"SET SESSION innodb_lock_wait_timeout = {settings.lock_wait_seconds}",
@@ -102,6 +127,26 @@ class Database:
             settings.writers,
             idle_seconds=_WRITER_WAIT_SECONDS / 2,
         )
+
+    def readings(self) -> list[Reading]:
+        """How the sessions and transactions fare."""
+        causes = {DuplicateKey: "duplicate", Contended: "contended", SessionLost: "lost"}
+        pools = {"readers": self._readers, "writers": self._writers}
+        return [
+            Reading("trunkline_hot_unknown_outcomes", "", lambda: self._unknown_outcomes),
+            *(
+                Reading("trunkline_hot_retries", cause, partial(self._retries.__getitem__, kind))
+                for kind, cause in causes.items()
+            ),
+            *(
+                Reading("trunkline_hot_sessions_busy", name, partial(getattr, pool, "busy"))
+                for name, pool in pools.items()
+            ),
+            *(
+                Reading("trunkline_hot_sessions_wanted", name, partial(getattr, pool, "wanted"))
+                for name, pool in pools.items()
+            ),
+        ]
 
     async def query(self, sql: str) -> Sequence[Row]:
         """One query of its own; again, once, if the server had closed the session."""
@@ -124,6 +169,7 @@ class Database:
                 return await self._attempt(work)
             except (DuplicateKey, Contended, SessionLost) as error:
                 attempt += 1
+                self._retries[type(error)] += 1
                 if isinstance(error, SessionLost) and attempt > 1:
                     raise
                 if attempt >= self.settings.attempts:
@@ -143,6 +189,7 @@ class Database:
             try:
                 await connection.execute("COMMIT")
             except StorageUnavailable as error:
+                self._unknown_outcomes += 1
                 _log.warning("commit_unanswered", database=self.name, detail=error.detail)
                 raise OutcomeUnknown from error
             except BaseException:

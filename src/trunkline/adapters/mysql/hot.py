@@ -41,6 +41,7 @@ from trunkline.model import (
     UserId,
 )
 from trunkline.ports.hot import Decide
+from trunkline.ports.readings import Reading
 
 _IDS_A_QUERY: Final = 1_000
 
@@ -68,6 +69,12 @@ class MysqlHotStore:
     def lane_of(self, conversation: ConversationId) -> int:
         """Number of the database that holds a conversation."""
         return self._lanes[self._shards.of_conversation(conversation)]
+
+    def readings(self) -> list[Reading]:
+        """What is open after lost answers."""
+        return [
+            Reading("trunkline_hot_unsettled", "", lambda: sum(map(len, self._unsettled.values())))
+        ]
 
     # --- writing ------------------------------------------------------------------------
 
@@ -137,9 +144,7 @@ class MysqlHotStore:
 
         async def work(connection: Connection) -> None:
             await connection.rows(statement("conversations_settled", lists={"ids": literals(ids)}))
-            line = self._outbox.line(UserId(""), ConversationKey(0), ConversationId(""))
-            await self._outbox.write(connection, [line])
-            await self._outbox.erase(connection, [line.number])
+            await self._outbox.touch(connection)
 
         await database.transaction(work)
         unsettled.difference_update(ids)

@@ -49,6 +49,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attempts: Annotated[
         _Positive, Meta(description="How often a transaction is tried that met others' locks.")
     ] = 8
+    busy_commit_seconds: Annotated[
+        _Seconds,
+        Meta(
+            description="While a small commit takes longer on any of the databases, archivers "
+            "slow down, by halves, to a fiftieth of `services.archive_entries_per_second`."
+        ),
+    ] = 0.03
     resend_days: Annotated[
         int, Meta(ge=7, description="Days that a client message id is remembered (I6).")
     ] = 8

@@ -14,6 +14,7 @@ from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.generations import MysqlGenerations
 from trunkline.adapters.mysql.hot import MysqlHotStore
 from trunkline.adapters.mysql.lists import Outbox
+from trunkline.adapters.mysql.load import CommitLoad
 from trunkline.adapters.mysql.migrate import check_version, migrate
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.shards import ShardMap
@@ -22,6 +23,7 @@ from trunkline.adapters.mysql.tasks import MysqlTaskStore
 from trunkline.adapters.mysql.upkeep import Upkeep
 from trunkline.errors import ServerUnsafe
 from trunkline.ports.clock import Clock
+from trunkline.ports.readings import Reading
 
 SENTINEL: Final = "sentinel"
 _SAFE: Final = {
@@ -38,8 +40,14 @@ class MysqlStores(msgspec.Struct, frozen=True):
     generations: MysqlGenerations
     tasks: MysqlTaskStore
     upkeep: Upkeep
+    load: CommitLoad
     shards: ShardMap[Database]
     sentinel: bytes
+
+    def readings(self) -> list[Reading]:
+        """What an operator may want to know of the tier."""
+        of_databases = [r for database in self.shards.all for r in database.readings()]
+        return [*of_databases, *self.hot.readings(), *self.upkeep.readings()]
 
 
 @asynccontextmanager
@@ -68,8 +76,9 @@ async def open_mysql(
         yield MysqlStores(
             MysqlHotStore(shards, epochs, outbox),
             MysqlGenerations(databases, random_bits),
-            MysqlTaskStore(shards, clock, random_bits),
+            MysqlTaskStore(shards, random_bits),
             Upkeep(databases, outbox, settings.resend_days),
+            CommitLoad(databases, outbox, clock, busy_seconds=settings.busy_commit_seconds),
             shards,
             await agreed(databases[0], SENTINEL) or b"",
         )

@@ -11,34 +11,30 @@ from trunkline.adapters.mysql.rows import conversation_of
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.model import Conversation, ConversationKey, Seq
-from trunkline.ports.clock import Clock
 from trunkline.ports.tasks import ArchiveTask
 
 
 class MysqlTaskStore:
-    """A `ports.tasks.TaskStore`. A clock that is wrong costs double work, nothing else."""
+    """A `ports.tasks.TaskStore`.
 
-    def __init__(
-        self, shards: ShardMap[Database], clock: Clock, random_bits: Callable[[int], int]
-    ) -> None:
+    Leases end by the database's clock. One that is wrong, as after a failover, costs double
+    work, nothing else: the token decides.
+    """
+
+    def __init__(self, shards: ShardMap[Database], random_bits: Callable[[int], int]) -> None:
         self._shards = shards
-        self._clock = clock
         self._random_bits = random_bits
 
     async def lease(self, limit: int, lease_seconds: float) -> Sequence[ArchiveTask]:
         """Up to `limit` tasks that nobody holds, longest waiting first."""
-        now_ms = self._clock.now_ms()
-        until_ms = now_ms + int(lease_seconds * 1000)
+        lease_ms = int(lease_seconds * 1000)
         free = await asyncio.gather(
-            *(
-                database.query(statement("tasks_free", now_ms=now_ms, limit=limit))
-                for database in self._shards.all
-            )
+            *(database.query(statement("tasks_free", limit=limit)) for database in self._shards.all)
         )
         keys = [ConversationKey(key) for _, key in sorted(chain.from_iterable(free))[:limit]]
         leased = await asyncio.gather(
             *(
-                self._lease(database, there, now_ms, until_ms)
+                self._lease(database, there, lease_ms)
                 for database, there in self._shards.by_key(keys).items()
             )
         )
@@ -46,17 +42,17 @@ class MysqlTaskStore:
         return [tasks[key] for key in keys if key in tasks]
 
     async def _lease(
-        self, database: Database, keys: Sequence[ConversationKey], now_ms: int, until_ms: int
+        self, database: Database, keys: Sequence[ConversationKey], lease_ms: int
     ) -> Sequence[ArchiveTask]:
         async def work(connection: Connection) -> Sequence[ArchiveTask]:
             wanted = {"keys": key_list(keys)}
-            free = await connection.rows(statement("tasks_taken", now_ms=now_ms, lists=wanted))
+            free = await connection.rows(statement("tasks_taken", lists=wanted))
             if not free:
                 return ()
             taken = {"keys": key_list(key for key, _ in free)}
             token = self._random_bits(63)
             await connection.execute(
-                statement("task_lease", token=token, until_ms=until_ms, lists=taken)
+                statement("task_lease", token=token, lease_ms=lease_ms, lists=taken)
             )
             found = await connection.rows(statement("conversations", lists=taken))
             held = {row.key: row for row in map(conversation_of, found)}
@@ -94,10 +90,9 @@ class MysqlTaskStore:
 
     async def failed(self, task: ArchiveTask, code: str, again_after_seconds: float) -> None:
         """Ends the lease; the task waits before it is leased again."""
-        until_ms = self._clock.now_ms() + int(again_after_seconds * 1000)
         text = statement(
-            "task_failed", key=task.conversation.key, token=task.token, until_ms=until_ms,
-            error=code,
+            "task_failed", key=task.conversation.key, token=task.token, error=code,
+            pause_ms=int(again_after_seconds * 1000),
         )  # fmt: skip
 
         async def work(connection: Connection) -> None:

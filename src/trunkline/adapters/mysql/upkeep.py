@@ -10,6 +10,7 @@ from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.lists import Outbox
 from trunkline.adapters.mysql.sql import statement
 from trunkline.errors import TrunklineError
+from trunkline.ports.readings import Reading
 
 _log = structlog.get_logger("trunkline.mysql")
 _TELL_SECONDS: Final = 5.0
@@ -26,7 +27,12 @@ class Upkeep:
         self._databases = databases
         self._outbox = outbox
         self._resend_days = resend_days
+        self._untold = 0
         self._positions = dict.fromkeys(databases, 0)
+
+    def readings(self) -> list[Reading]:
+        """What the last look at the outbox found."""
+        return [Reading("trunkline_hot_lists_untold", "", lambda: self._untold)]
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -53,7 +59,8 @@ class Upkeep:
 
     async def tell_step(self) -> int:
         """Tells lists what they were not told at once; returns how many lines were tried."""
-        return await self._outbox.tell_left()
+        self._untold = await self._outbox.tell_left()
+        return self._untold
 
     async def expire_step(self, database: Database) -> int:
         """Forgets what is too old among the next few thousand client message ids.

@@ -7,6 +7,7 @@ promoted server is not believed.
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from trunkline.adapters.redis.entries import Unreadable, decode, digest_before, encode
@@ -30,6 +31,7 @@ from trunkline.model import (
     UserId,
     WorkerId,
 )
+from trunkline.ports.readings import Reading
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,15 @@ class RedisCachedTier:
         self._cut = self._kept + self._kept // 8
         self._idle_ms = round(settings.idle_seconds * 1000)
         self.evicted: dict[EvictionCause, int] = dict.fromkeys(EvictionCause, 0)
+
+    def readings(self) -> list[Reading]:
+        """What was evicted, by cause."""
+        return [
+            Reading(
+                "trunkline_cached_evicted_entries", cause, partial(self.evicted.__getitem__, cause)
+            )
+            for cause in EvictionCause
+        ]
 
     async def append(
         self, writes: Sequence[ConversationWrite], stamp: bytes = b""

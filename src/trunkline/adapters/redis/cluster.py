@@ -67,11 +67,6 @@ class Cluster:
             return b""
         return blake2b(b"".join(run_ids), digest_size=_IDENTITY_BYTES).hexdigest().encode()
 
-    @property
-    def answers(self) -> bool:
-        """Whether all masters that have slots are thought to."""
-        return all(server.answers for server in self._holders)
-
     def of(self, tag: bytes) -> Connection:
         """The master that has the tag's slot, as far as is known."""
         return self._slots[slot_of(tag)]
@@ -114,6 +109,10 @@ class Cluster:
                 except TierUnavailable as error:
                     log.warning("where the cluster's slots are is not known: %s", error)
                 await asyncio.sleep(_LEAST_PAUSE_SECONDS)
+
+    def away(self) -> int:
+        """How many masters that have slots are not asked now."""
+        return sum(master.away for master in self._holders)
 
     def look_again(self) -> None:
         """Asks soon where the slots are."""

@@ -72,9 +72,9 @@ class Connection:
         self._trouble = asyncio.Event()
 
     @property
-    def answers(self) -> bool:
-        """Whether calls are sent at all: it is connected and was not late."""
-        return self._link is not None and not self._link.lost.is_set() and not self._suspended
+    def away(self) -> bool:
+        """Whether calls fail at once, until it answers again."""
+        return self._link is None or self._suspended
 
     async def connect(self) -> None:
         """Connects and loads the scripts; raises `TierUnavailable` with the reason."""

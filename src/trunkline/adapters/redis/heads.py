@@ -33,7 +33,7 @@ class RedisHeads:
     @property
     def answers(self) -> bool:
         """Whether all servers are connected and none is given a pause."""
-        return self._servers.answers
+        return not self._servers.away()
 
     async def heads(self, keys: Sequence[ConversationKey], stamp: bytes) -> Sequence[Seq | None]:
         """The heads in the keys' order; None where none stands under this stamp."""

@@ -19,11 +19,6 @@ class Servers(Protocol):
         """Names who holds the keys; another after a restart or a failover. Empty at first."""
         ...
 
-    @property
-    def answers(self) -> bool:
-        """Whether all of them are thought to answer."""
-        ...
-
     def of(self, tag: bytes) -> Connection:
         """The server of all keys and channels with this hash tag."""
         ...
@@ -42,6 +37,10 @@ class Servers(Protocol):
 
     async def run(self) -> None:
         """Keeps connected until cancelled."""
+        ...
+
+    def away(self) -> int:
+        """How many servers are not asked now."""
         ...
 
     def look_again(self) -> None:
@@ -64,11 +63,6 @@ class SingleServer:
         """The run id."""
         return self._connection.run_id
 
-    @property
-    def answers(self) -> bool:
-        """Whether it is thought to."""
-        return self._connection.answers
-
     def of(self, tag: bytes) -> Connection:
         """The one."""
         return self._connection
@@ -88,6 +82,10 @@ class SingleServer:
     async def run(self) -> None:
         """Keeps connected until cancelled."""
         await self._connection.run()
+
+    def away(self) -> int:
+        """How many servers are not asked now."""
+        return int(self._connection.away)
 
     def look_again(self) -> None:
         """It is nowhere else."""

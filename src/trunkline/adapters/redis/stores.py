@@ -21,6 +21,7 @@ from trunkline.adapters.redis.unanswered import Unanswered
 from trunkline.errors import TierUnavailable
 from trunkline.model import ConversationKey, UserId, WorkerId
 from trunkline.ports.clock import Clock
+from trunkline.ports.readings import Reading
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class RedisStores:
         self._renewal = Renewal(
             settings, self._subscription.tell_of_gap, self._watched, self._presence
         )
-        unanswered = Unanswered(clock)
+        unanswered = self._unanswered = Unanswered(clock)
         self.cached = RedisCachedTier(servers, worker, keys, self._watched, unanswered, settings)
         self.heads = RedisHeads(servers, keys, unanswered, settings)
         self.bus = RedisBus(
@@ -58,6 +59,14 @@ class RedisStores:
         )
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
+
+    def readings(self) -> list[Reading]:
+        """What an operator may want to know of the tier."""
+        return [
+            *self.cached.readings(),
+            Reading("trunkline_cached_unanswered", "", lambda: self._unanswered.calls),
+            Reading("trunkline_cached_away", "", self._servers.away),
+        ]
 
     async def __aenter__(self) -> Self:
         await self._servers.open(self._renewal.now)

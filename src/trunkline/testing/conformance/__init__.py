@@ -7,6 +7,7 @@ Each suite is a class of tests that takes its makers by a pytest fixture:
         def make_store(self, tmp_path: Path) -> StoreMaker: ...
 """
 
+from trunkline.testing.conformance.archiving import ArchivingSuite
 from trunkline.testing.conformance.bus import BusMaker, BusSuite, Resubscribe
 from trunkline.testing.conformance.cached import CachedTierSuite, TierMaker
 from trunkline.testing.conformance.cached_eviction import BoundedTierMaker, CachedEvictionSuite
@@ -25,6 +26,7 @@ from trunkline.testing.conformance.watching import TiersMaker, WatchingSuite
 from trunkline.testing.conformance.writer import Writer
 
 __all__ = [
+    "ArchivingSuite",
     "BoundedTierMaker",
     "BusMaker",
     "BusSuite",

@@ -143,15 +143,20 @@ LIMIT 1000
 INSERT INTO archive_task (ckey) VALUES {rows} ON DUPLICATE KEY UPDATE attempts = attempts
 
 -- name: tasks_free
-SELECT waiting_since, ckey FROM archive_task WHERE not_before_ms <= {now_ms}
+SELECT waiting_since, ckey FROM archive_task
+WHERE not_before_ms <= TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000
 ORDER BY waiting_since, ckey LIMIT {limit}
 
 -- name: tasks_taken
 SELECT ckey, attempts FROM archive_task
-WHERE ckey IN ({keys}) AND not_before_ms <= {now_ms} FOR UPDATE SKIP LOCKED
+WHERE ckey IN ({keys})
+    AND not_before_ms <= TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000
+FOR UPDATE SKIP LOCKED
 
 -- name: task_lease
-UPDATE archive_task SET token = {token}, not_before_ms = {until_ms} WHERE ckey IN ({keys})
+UPDATE archive_task SET token = {token},
+    not_before_ms = TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 + {lease_ms}
+WHERE ckey IN ({keys})
 
 -- name: tasks_held
 SELECT ckey, token FROM archive_task WHERE ckey IN ({keys}) FOR UPDATE
@@ -165,7 +170,8 @@ DELETE FROM archive_task WHERE ckey IN ({keys})
 
 -- name: task_failed
 UPDATE archive_task
-SET token = 0, not_before_ms = {until_ms}, attempts = attempts + 1, error = {error}
+SET token = 0, attempts = attempts + 1, error = {error},
+    not_before_ms = TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 + {pause_ms}
 WHERE ckey = {key} AND token = {token}
 
 -- name: tasks_waiting

@@ -1,0 +1,50 @@
+"""The load of the hot databases, measured by a commit such as every send waits for."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.lists import Outbox
+from trunkline.errors import TrunklineError
+from trunkline.ports.clock import Clock
+
+_PATIENCE_SECONDS: Final = 2.0
+
+
+class CommitLoad:
+    """A `ports.load.Load`: small transactions that write, one on each database.
+
+    They wait for the same disk, binlog and replica as the sends do, and cost two rows.
+    Where the slowest takes longer than `busy_seconds`, sends wait, too.
+    """
+
+    def __init__(
+        self, databases: Sequence[Database], outbox: Outbox, clock: Clock, *, busy_seconds: float
+    ) -> None:
+        self._databases = databases
+        self._outbox = outbox
+        self._clock = clock
+        self._busy_seconds = busy_seconds
+
+    async def is_busy(self) -> bool:
+        """Whether the slowest database is slow now, or does not answer."""
+        seconds = await asyncio.gather(*map(self._commit_seconds, self._databases))
+        return max(seconds) > self._busy_seconds
+
+    async def _commit_seconds(self, database: Database) -> float:
+        began = math.inf
+
+        async def work(connection: Connection) -> None:
+            nonlocal began
+            began = self._clock.monotonic()  # a session that is made first tells nothing
+            await self._outbox.touch(connection)
+
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await database.transaction(work)
+        except (TrunklineError, TimeoutError):
+            return math.inf
+        return self._clock.monotonic() - began

@@ -1,0 +1,77 @@
+"""Shows what adapters count as metrics: it costs nothing until somebody asks."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from trunkline.ports.readings import Reading
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """How a metric is shown; without `label` it is one number."""
+
+    counter: bool
+    help: str
+    label: str = ""
+
+
+READINGS: Final = {
+    "trunkline_cached_evicted_entries": Shown(
+        True, "Entries that left the cached tier, as far as this process did or saw it.", "cause"
+    ),
+    "trunkline_cached_unanswered": Shown(
+        True, "Calls that went on without an answer of the cached tier or the bus."
+    ),
+    "trunkline_cached_away": Shown(
+        False, "Servers of the cached tier that are not asked now, since they did not answer."
+    ),
+    "trunkline_hot_retries": Shown(
+        True, "Transactions that were tried again: others' locks, a taken key, a lost session.",
+        "cause",
+    ),
+    "trunkline_hot_unknown_outcomes": Shown(True, "Commits whose answer was lost."),
+    "trunkline_hot_unsettled": Shown(
+        False, "Conversations of which it is not settled yet what such a commit left."
+    ),
+    "trunkline_hot_sessions_busy": Shown(
+        False, "Sessions with the hot databases that work now.", "pool"
+    ),
+    "trunkline_hot_sessions_wanted": Shown(
+        False, "Callers that wait, since all sessions of a pool work.", "pool"
+    ),
+    "trunkline_hot_lists_untold": Shown(
+        False, "Changes of users' lists that were found untold seconds after their commit."
+    ),
+    "trunkline_cold_failed_tries": Shown(True, "Questions to the cold tier that failed once."),
+    "trunkline_cold_unavailable": Shown(
+        True, "Questions that were given up, also since all connections were busy."
+    ),
+    "trunkline_cold_busy": Shown(False, "Connections to the cold tier that work now."),
+}  # fmt: skip
+"""Names as they are registered: `_total` is added to counters."""
+
+
+class Readings(Collector):
+    """Readings of one process; several of the same metric and label are added up."""
+
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        """Raises `KeyError` where a metric is not in the table."""
+        self._readings = [(READINGS[reading.metric], reading) for reading in readings]
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics that there are readings of."""
+        sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for _, reading in self._readings:
+            sums[reading.metric][reading.label] += reading.read()
+        for name, by_label in sums.items():
+            shown = READINGS[name]
+            family = CounterMetricFamily if shown.counter else GaugeMetricFamily
+            labels = [shown.label] if shown.label else []
+            metric = family(name, shown.help, labels=labels)
+            for label, value in by_label.items():
+                metric.add_metric([label] if labels else [], value)
+            yield metric
