@@ -182,24 +182,28 @@ async def test_a_database_without_tls_is_not_talked_to_in_the_clear(
 # --- HBase ----------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def hbase(hbase_server: HbaseSettings) -> HbaseSettings:
+    """A table of these tests' own."""
+    return msgspec.structs.replace(hbase_server, table=f"{hbase_server.table}_tls")
+
+
 @pytest_asyncio.fixture
-async def terminated(hbase_server: HbaseSettings, authority: Authority) -> AsyncIterator[Proxy]:
+async def terminated(hbase: HbaseSettings, authority: Authority) -> AsyncIterator[Proxy]:
     """What ends TLS in front of the Thrift server, and wants a certificate of the client."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.file))
     context.load_cert_chain(*authority.issue("server"))
     context.verify_mode = ssl.CERT_REQUIRED
-    async with Proxy(hbase_server.host, hbase_server.port, Random(1), tls=context) as proxy:
-        await hbase_tables.make(hbase_server)
+    async with Proxy(hbase.host, hbase.port, Random(1), tls=context) as proxy:
+        await hbase_tables.make(hbase)
         yield proxy
-        await hbase_tables.drop(hbase_server)
+        await hbase_tables.drop(hbase)
 
 
 async def test_hbase_is_talked_to_over_tls_on_few_connections(
-    terminated: Proxy, hbase_server: HbaseSettings, trusted: dict[str, Any]
+    terminated: Proxy, hbase: HbaseSettings, trusted: dict[str, Any]
 ) -> None:
-    settings = msgspec.structs.replace(
-        hbase_server, host="127.0.0.1", port=terminated.port, **trusted
-    )
+    settings = msgspec.structs.replace(hbase, host="127.0.0.1", port=terminated.port, **trusted)
     async with open_hbase(settings) as tier:
         for number in range(20):
             assert await tier.cold.metadata(ConversationKey(number)) is None
@@ -207,10 +211,10 @@ async def test_hbase_is_talked_to_over_tls_on_few_connections(
 
 
 async def test_an_hbase_of_another_authority_is_refused(
-    terminated: Proxy, hbase_server: HbaseSettings, trusted: dict[str, Any], other: Authority
+    terminated: Proxy, hbase: HbaseSettings, trusted: dict[str, Any], other: Authority
 ) -> None:
     settings = msgspec.structs.replace(
-        hbase_server, host="127.0.0.1", port=terminated.port, attempts=1, **trusted
+        hbase, host="127.0.0.1", port=terminated.port, attempts=1, **trusted
     )
     for wrong in ({"ca_file": str(other.file)}, {"ca_file": ""}, {"host": "localhost"}):
         with pytest.raises(TierUnavailable, match=CANNOT_VERIFY):
