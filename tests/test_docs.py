@@ -48,6 +48,8 @@ OFF_THE_WIRE = {
     "server_unsafe",
     "store_newer",
     "store_not_migrated",
+    "target_not_empty",
+    "token_keys_wrong",
     "unreachable",
 }
 INNER = [frames.Range, frames.Limits, frames.Ack, Entry, frames.Run, frames.Changed]

@@ -242,6 +242,13 @@ class StoreNewer(TrunklineError):
     advice = "A store's tables were made by a newer version: use that one."
 
 
+class TargetNotEmpty(TrunklineError):
+    """Where conversations are to be moved, some of them are already."""
+
+    code = "target_not_empty"
+    advice = "The cluster holds conversations of this directory already: none was changed."
+
+
 class DataDamaged(TrunklineError):
     """Stored bytes are not what was written."""
 
@@ -257,6 +264,11 @@ class KeyringMissing(TrunklineError):
 class KeyringWrong(TrunklineError):
     code = "keyring_wrong"
     advice = "The keyring does not hold the key that the data was sealed with."
+
+
+class TokenKeysWrong(TrunklineError):
+    code = "token_keys_wrong"
+    advice = "The token keys do not hold the key that tokens in use were signed with."
 
 
 class SealBroken(DataDamaged):

@@ -5,15 +5,9 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from redis_server import (
     FAR_MORE_SECONDS,
     PrivateRedis,
@@ -71,25 +65,6 @@ async def test_a_login_is_checked_at_the_start(tmp_path: Path) -> None:
                     pass
 
 
-async def test_over_tls_only_a_server_of_a_trusted_certificate_is_talked_to(
-    tmp_path: Path,
-) -> None:
-    certificate, key = self_signed(tmp_path)
-    options = (
-        "--tls-port", "{port}", "--port", "0", "--tls-auth-clients", "no",
-        "--tls-cert-file", str(certificate), "--tls-key-file", str(key),
-    )  # fmt: skip
-    with private_redis(tmp_path, *options, tls=True) as server:
-        trusting = patient(server, tls=True, ca_file=str(certificate))
-        async with opened(trusting, "worker-1") as stores:
-            await stores.cached.append([write(ConversationKey(1), 1, 1, [])])
-            assert not await stores.bus.publish({worker(1): b"to myself"})
-            assert await take(stores.bus, 1) == [b"to myself"]
-        with pytest.raises(TierUnavailable, match="certificate"):
-            async with opened(patient(server, tls=True)):
-                pass
-
-
 async def test_more_than_the_bound_in_flight_is_refused_at_once(server: PrivateRedis) -> None:
     """A server that is slow must not fill this one's memory."""
     async with opened(patient(server, in_flight=10)) as stores:
@@ -112,33 +87,3 @@ async def test_a_reader_that_is_too_slow_is_told_of_the_loss(server: PrivateRedi
 
 def worker(number: int) -> WorkerId:
     return WorkerId(f"worker-{number}")
-
-
-def self_signed(folder: Path) -> tuple[Path, Path]:
-    """Files of a certificate for 127.0.0.1 and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    files = folder / "certificate.pem", folder / "key.pem"
-    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return files

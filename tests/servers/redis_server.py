@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import redis
 from addresses import address_of, require_server
+from certificates import Files
 
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.redis.settings import Settings
@@ -65,7 +66,8 @@ def opened(settings: Settings, worker: str | None = None) -> RedisStores:
     return open_redis(settings, name, SystemClock(), random.Random().random)
 
 
-def _missing(reason: str) -> None:
+def missing(reason: str) -> None:
+    """Skips the test; in continuous integration (`CI=true`) it fails."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -81,14 +83,17 @@ def free_port() -> int:
 class PrivateRedis:
     """A Redis process of the test's own; where it has a snapshot it starts with it."""
 
-    def __init__(self, folder: Path, *options: str, tls: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *options: str, tls: bool = False, client: Files | None = None
+    ) -> None:
         if shutil.which("redis-server") is None:
-            _missing("redis-server is not installed: `make cluster-up` installs it")
+            missing("redis-server is not installed: `make cluster-up` installs it")
         self.folder = folder
         self.options = options
         self.port = free_port()
         self.cluster_port = 0
         self.tls = tls
+        self.certificate = client
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -96,7 +101,11 @@ class PrivateRedis:
         return f"127.0.0.1:{self.port}"
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, socket_timeout=5, ssl=self.tls, ssl_cert_reqs="none")
+        shown = self.certificate
+        return redis.Redis(
+            port=self.port, socket_timeout=5, ssl=self.tls, ssl_cert_reqs="none",
+            ssl_certfile=shown and str(shown.certificate), ssl_keyfile=shown and str(shown.key),
+        )  # fmt: skip
 
     def start(self) -> None:
         options = [option.format(port=self.port) for option in self.options]
@@ -128,9 +137,14 @@ class PrivateRedis:
 
 
 @contextmanager
-def private_redis(folder: Path, *options: str, tls: bool = False) -> Iterator[PrivateRedis]:
-    """A started server, killed after; `{port}` in an option stands for its port."""
-    server = PrivateRedis(folder, *options, tls=tls)
+def private_redis(
+    folder: Path, *options: str, tls: bool = False, client: Files | None = None
+) -> Iterator[PrivateRedis]:
+    """A started server, killed after; `{port}` in an option stands for its port.
+
+    `client`: what the test itself shows to a server that wants a certificate.
+    """
+    server = PrivateRedis(folder, *options, tls=tls, client=client)
     try:
         server.start()
         yield server

@@ -31,7 +31,7 @@ def audit_directory(
         on_conversation: is told the counts so far after each conversation.
     """
     findings = Findings()
-    if not _is_made(path):
+    if not is_made(path):
         return AuditReport(Counted(), (), 0, 0.0)
     sealer = _sealer_of(path, findings)
     try:
@@ -60,7 +60,7 @@ def export_conversation(path: Path, conversation: str) -> Iterator[Line]:
     besides `DataDirLocked`, `DataDirInvalid`, `DataDirNewer`, `KeyringMissing`,
     `KeyringWrong`, `DataDamaged`: never is an entry left out.
     """
-    if not _is_made(path):
+    if not is_made(path):
         raise DataDirInvalid(f"{path} holds no conversation yet.")
     sealer = open_sealer(path)
     with Inspection(path) as inspection, asyncio.Runner() as runner:
@@ -72,7 +72,7 @@ def export_conversation(path: Path, conversation: str) -> Iterator[Line]:
             yield from page
 
 
-def _is_made(path: Path) -> bool:
+def is_made(path: Path) -> bool:
     """Whether there is anything to look at: a start that was cut off may have left nothing.
 
     Raises `DataDirInvalid` if there is no such directory, or it is none of ours.

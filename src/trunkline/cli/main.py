@@ -26,11 +26,12 @@ COMMANDS: Final = {
     "replay": ("trunkline.cli.replay", "Drive a file of chat through real clients and prove it."),
     "audit": ("trunkline.cli.audit", "Check all that a data directory holds."),
     "migrate": ("trunkline.cli.migrate", "Make or upgrade the tables of a cluster."),
+    "migrate-data": ("trunkline.cli.migrate_data", "Move a data directory into a cluster."),
     "archiver": ("trunkline.cli.archiver", "Run an archiver of a cluster."),
     "config": ("trunkline.cli.config", "Check a settings file."),
     "export": ("trunkline.cli.export", "Print a conversation as JSON lines."),
 }
-"""Each command with its module, which has it under its own name, and what it is for."""
+"""Each command with its module, which has it under its own name, `-` as `_`, and what it is for."""
 
 EPILOG: Final = """\b
 Try it:
@@ -63,7 +64,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _ = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), cmd_name)
+        command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

@@ -6,6 +6,7 @@ What it does to bytes is set on it while it runs, and holds for connections that
 import asyncio
 import random
 import socket
+import ssl
 import struct
 from asyncio import StreamReader, StreamWriter
 from types import TracebackType
@@ -29,9 +30,17 @@ class Proxy:
         most_open: the most that were open at a time.
     """
 
-    def __init__(self, host: str, port: int, chance: random.Random | None = None) -> None:
-        """`host`, `port`: the server. `chance` draws latencies."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        chance: random.Random | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`host`, `port`: the server. `chance` draws latencies. `tls`: what clients meet here."""
         self._server_address = (host, port)
+        self._tls = tls
         self._chance = chance or random.Random()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -49,7 +58,7 @@ class Proxy:
         self.most_open = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

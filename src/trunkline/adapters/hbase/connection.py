@@ -7,6 +7,7 @@ closed, so that nobody can find another's answer on it.
 
 import select
 import socket
+import ssl
 from threading import Lock
 from typing import Any
 
@@ -15,6 +16,7 @@ from thriftpy2.thrift import TApplicationException, TException, TMessageType
 from thriftpy2.transport import TCyBufferedTransport, TSocket
 
 from trunkline.adapters.hbase.idl import Struct, idl
+from trunkline.ports.tls import why_refused
 
 _MOST_SEQUENCE = 2**31 - 1
 
@@ -46,8 +48,11 @@ class Refused(Exception):
 class Connection:
     """Opens at its first call."""
 
-    def __init__(self, host: str, port: int, *, connect_seconds: float) -> None:
+    def __init__(
+        self, host: str, port: int, *, connect_seconds: float, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._address = (host, port)
+        self._tls = tls
         self._connect_seconds = connect_seconds
         self._lock = Lock()
         self._socket: socket.socket | None = None
@@ -78,7 +83,9 @@ class Connection:
             raise
         except TimeoutError as error:
             raise ConnectionLost("it is silent", silent=True) from error
-        except (OSError, TException, ProtocolError, ValueError, MemoryError) as error:
+        except OSError as error:
+            raise ConnectionLost(why_refused(error) or type(error).__name__) from error
+        except (TException, ProtocolError, ValueError, MemoryError) as error:
             raise ConnectionLost(str(error) or type(error).__name__) from error
         finally:
             with self._lock:
@@ -98,7 +105,8 @@ class Connection:
                 self._close()
             elif self._socket is not None:
                 try:
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                    # Of the socket beneath: TLS's own would have a call under way go on in clear.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
                 except OSError:  # it was not connected yet, or is no longer
                     return
 
@@ -120,6 +128,8 @@ class Connection:
 
     def _open(self) -> None:
         opened = socket.create_connection(self._address, self._connect_seconds)
+        if self._tls is not None:  # in the same time that the connecting may take
+            opened = self._tls.wrap_socket(opened, server_hostname=self._address[0])
         with self._lock:
             self._socket = opened
             self._refuse_if_aborted()

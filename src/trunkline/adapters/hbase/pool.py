@@ -23,6 +23,7 @@ class ConnectionPool:
     def __init__(self, settings: Settings, chance: random.Random) -> None:
         """`chance` draws the jitter of the pauses between tries."""
         self._settings = settings
+        self._tls = settings.tls_context()
         self._chance = chance
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
@@ -127,7 +128,9 @@ class ConnectionPool:
 
     def _connection(self) -> Connection:
         settings = self._settings
-        return Connection(settings.host, settings.port, connect_seconds=settings.connect_seconds)
+        return Connection(
+            settings.host, settings.port, connect_seconds=settings.connect_seconds, tls=self._tls
+        )
 
     def _unavailable(self, why: str) -> TierUnavailable:
         self._given_up += 1

@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
+
+from trunkline.ports.tls import TlsSettings
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
-class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where HBase's Thrift 2 server is, and how long it is waited for.
 
     The server speaks the binary protocol, unframed: what `hbase thrift2 start` does unasked.

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import asyncmy
@@ -10,6 +11,7 @@ from asyncmy import errors
 
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
 from trunkline.errors import DataDamaged, StorageFull, StorageUnavailable, TrunklineError
+from trunkline.ports.tls import why_refused
 
 Row = tuple[Any, ...]
 
@@ -116,8 +118,9 @@ async def connect(
     return connection
 
 
+@lru_cache(maxsize=16)
 def _tls(settings: Settings) -> ssl.SSLContext | None:
-    return ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else None
+    return settings.tls_context()
 
 
 def code_of(error: BaseException) -> int:
@@ -134,7 +137,10 @@ def translated(error: Exception, name: str) -> Exception:
         return StorageUnavailable(f"{name} does not answer.")
     code = code_of(error)
     if isinstance(error, (OSError, EOFError)) or code in _LOST:
-        return SessionLost(f"{name} does not answer: {error}.")
+        # The driver puts an error of its own around that of the socket.
+        reason = error if isinstance(error, OSError) else error.__cause__
+        why = why_refused(reason) if isinstance(reason, OSError) else error
+        return SessionLost(f"{name} does not answer: {why}.")
     if not isinstance(error, errors.MySQLError):
         return error
     if code in _CONTENDED:

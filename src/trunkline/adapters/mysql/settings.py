@@ -4,6 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from trunkline.ports.tls import TlsSettings
+
 _Port = Annotated[int, Meta(ge=1, le=65_535)]
 _Shard = Annotated[int, Meta(ge=0, le=1023)]
 _Positive = Annotated[int, Meta(ge=1)]
@@ -21,7 +23,7 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     database: Annotated[str, Meta(description="Name of the database.")] = "trunkline"
 
 
-class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the hot databases are, and how they are talked to."""
 
     databases: Annotated[
@@ -30,9 +32,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = (DatabaseSettings(),)
     user: Annotated[str, Meta(description="Whom to log in as.")] = "trunkline"
     password: Annotated[str, Meta(description="With which password.")] = ""
-    ca_file: Annotated[
-        str, Meta(description="Certificates to trust: the servers are talked to over TLS.")
-    ] = ""
     readers: Annotated[_Positive, Meta(description="Most connections to a database that read.")] = 8
     writers: Annotated[
         _Positive, Meta(description="Most connections to a database that write.")

@@ -13,9 +13,10 @@ from trunkline.adapters.mysql.deployment import agree, agreed
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.generations import MysqlGenerations
 from trunkline.adapters.mysql.hot import MysqlHotStore
+from trunkline.adapters.mysql.intake import MysqlIntake
 from trunkline.adapters.mysql.lists import Outbox
 from trunkline.adapters.mysql.load import CommitLoad
-from trunkline.adapters.mysql.migrate import check_version, migrate
+from trunkline.adapters.mysql.migrate import check_version, migrate, version
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
@@ -41,6 +42,7 @@ class MysqlStores(msgspec.Struct, frozen=True):
     tasks: MysqlTaskStore
     upkeep: Upkeep
     load: CommitLoad
+    intake: MysqlIntake
     shards: ShardMap[Database]
     sentinel: bytes
 
@@ -79,6 +81,7 @@ async def open_mysql(
             MysqlTaskStore(shards, random_bits),
             Upkeep(databases, outbox, settings.resend_days),
             CommitLoad(databases, outbox, clock, busy_seconds=settings.busy_commit_seconds),
+            MysqlIntake(shards, epochs),
             shards,
             await agreed(databases[0], SENTINEL) or b"",
         )
@@ -96,6 +99,13 @@ async def migrate_mysql(
         if await agreed(databases[0], SENTINEL) is None:
             await agree(databases[0], SENTINEL, sentinel())
         return made
+
+
+async def agreed_sentinel(settings: Settings) -> bytes | None:
+    """What tells whether a keyring is the databases' one; None before the first `migrate`."""
+    async with _databases(settings, random.random) as databases:
+        made = await version(databases[0])
+        return await agreed(databases[0], SENTINEL) if made else None
 
 
 @asynccontextmanager

@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Replaces the file; a crash leaves the old content or the new."""
+def write_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replaces the file, made with `mode`; a crash leaves the old content or the new."""
     new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

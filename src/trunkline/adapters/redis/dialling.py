@@ -1,7 +1,6 @@
 """Connects to a Redis server: socket, TLS, login, database, and who the server is."""
 
 import asyncio
-import ssl
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
@@ -10,6 +9,7 @@ from trunkline.adapters.redis.link import Link, LinkLost, ReplyError, pack
 from trunkline.adapters.redis.settings import Settings
 from trunkline.errors import ConfigInvalid, TierUnavailable
 from trunkline.model import WorkerId
+from trunkline.ports.tls import why_refused
 
 _OLDEST_MAJOR = 7
 """The first with sharded pub/sub, ZADD GT and PEXPIRE NX together."""
@@ -49,12 +49,7 @@ class Dialler:
         self._greeting.append(pack(("CLIENT", "SETNAME", name)))  # for whoever looks there
         if settings.database:
             self._greeting.append(pack(("SELECT", settings.database)))
-        self._tls: ssl.SSLContext | None = None
-        if settings.tls:
-            try:
-                self._tls = ssl.create_default_context(cafile=settings.ca_file or None)
-            except OSError as error:
-                raise ConfigInvalid(f"Redis's certificates: {error}") from None
+        self._tls = settings.tls_context()
 
     async def dial(
         self, address: Address, make: Callable[[], AnyLink], more: Sequence[bytes] = ()
@@ -84,7 +79,7 @@ class Dialler:
                 case LinkLost():
                     reason = "it closed the connection"
                 case OSError():
-                    reason = str(error)
+                    reason = why_refused(error)
                 case _:
                     raise
             raise TierUnavailable(f"Redis at {address} cannot be reached: {reason}.") from None

@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
+
+from trunkline.ports.tls import TlsSettings
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
-class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where Redis is, how long it may take, and how much of a conversation it keeps."""
 
     nodes: Annotated[
@@ -20,12 +22,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ("127.0.0.1:6379",)
     user: Annotated[str, Meta(description="Whom to log in as, if not the default user.")] = ""
     password: Annotated[str, Meta(description="With which password; none: no login.")] = ""
-    tls: Annotated[bool, Meta(description="Whether connections are encrypted and verified.")] = (
-        False
-    )
-    ca_file: Annotated[
-        str, Meta(description="Certificates to trust, over TLS; none: the system's.")
-    ] = ""
     database: Annotated[
         int, Meta(ge=0, description="Number of the logical database; a cluster has only 0.")
     ] = 0

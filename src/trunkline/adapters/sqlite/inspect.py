@@ -197,6 +197,10 @@ class _ByKey:
             self._advance()
             yield self._file.record(kind, row[1:])
 
+    def close(self) -> None:
+        """Lets go of the file, which must still be open."""
+        self._rows = iter(())
+
     def _advance(self) -> None:
         self._next = next(self._rows, None)
         if self._next is not None and not isinstance(self._next[0], int):
@@ -213,6 +217,11 @@ class HotInspector:
         self._left_over = left_over
         self._listings = _ByKey(tables, "inspect_listings")
         self._offsets = _ByKey(tables, "inspect_offsets")
+
+    def close(self) -> None:
+        """Ends what is still being read; the files must still be open."""
+        self._listings.close()
+        self._offsets.close()
 
     async def faults(self) -> Sequence[StoreFault]:
         """Both files by themselves; the watermark; what waits in the journal."""
@@ -340,6 +349,7 @@ class Inspection:
             )
             self.hot = HotInspector(tables, journal, self.left_over)
             self.cold = ColdInspector(cold)
+            stack.callback(self.hot.close)
             self._stack = stack.pop_all()
         return self
 

@@ -256,3 +256,11 @@ SELECT DISTINCT user FROM {table} WHERE user >= {first} ORDER BY user LIMIT {lim
 
 -- name: check_table
 CHECK TABLE {table}
+
+-- name: user_version_reach
+INSERT INTO user_version (user, version) VALUES {rows}
+ON DUPLICATE KEY UPDATE version = GREATEST(version, VALUES(version))
+
+-- name: user_conversation_reach
+INSERT INTO user_conversation (user, ckey, id, version) VALUES {rows}
+ON DUPLICATE KEY UPDATE version = GREATEST(version, VALUES(version))

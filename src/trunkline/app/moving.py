@@ -1,0 +1,91 @@
+"""Composition of `migrate-data`: an embedded data directory moves into a cluster."""
+
+from pathlib import Path
+
+from trunkline.adapters.hbase.opening import open_hbase
+from trunkline.adapters.jwt import TokenKeys
+from trunkline.adapters.jwt.tokens import TOKENS_FILE
+from trunkline.adapters.keyring import KeyringSealer
+from trunkline.adapters.keyring.file import read_keyring
+from trunkline.adapters.memory.clock import SystemClock
+from trunkline.adapters.mysql.inspection import MysqlInspection
+from trunkline.adapters.mysql.stores import agreed_sentinel
+from trunkline.adapters.node.durably import write_durably
+from trunkline.adapters.sqlite.inspect import Inspection
+from trunkline.app.cluster import migrate, open_tiers
+from trunkline.app.keys import KEYRING_FILE, open_sealer
+from trunkline.app.offline import is_made
+from trunkline.config import Config
+from trunkline.errors import (
+    ConfigInvalid,
+    DataDamaged,
+    DataDirInvalid,
+    KeyringWrong,
+    TokenKeysWrong,
+)
+from trunkline.services.moving import Holder, Move, MoveReport, OnProgress, compare, keys_of
+
+
+async def move_directory(
+    path: Path, config: Config, *, resume: bool, on_progress: OnProgress
+) -> MoveReport:
+    """Moves all that the directory holds, with its keys, then compares; the directory stays.
+
+    The node's keyring and token keys are the directory's from then on: they are copied where
+    there are none. The tables are made first where they are not. Safe to be cut off anywhere
+    and run again with `resume`.
+
+    Raises `KeyringWrong` or `TokenKeysWrong` if the node or the databases have others,
+    `TargetNotEmpty` if the cluster holds any of the conversations, `DataDirLocked` while a
+    server has the directory open, `DataDamaged`, `ConfigInvalid`, and what the tiers raise.
+    """
+    if config.tiers != "cluster":
+        raise ConfigInvalid("The settings are not a cluster's: `tiers` must be `cluster`.")
+    if not is_made(path):
+        raise DataDirInvalid(f"{path} holds no conversation yet.")
+    clock = SystemClock()
+    started = clock.monotonic()
+    sealer = open_sealer(path)
+    with Inspection(path, config.sqlite) as inspection:
+        for fault in inspection.left_over:
+            raise DataDamaged(f"{fault.where}: {fault.what}")
+        await _bring_keys(path, config, sealer)
+        await migrate(config)
+        source = Holder(inspection.hot, inspection.cold)
+        keys = await keys_of(source)
+        async with open_tiers(config, clock) as tiers:
+            move = Move(source, keys, tiers.hot.intake, tiers.cold.cold, on_progress)
+            present = await move.present(resume=resume)
+            await move.run(present)
+        async with MysqlInspection(config.mysql) as hot, open_hbase(config.hbase) as cold:
+            report = await compare(source, Holder(hot, cold.inspection), keys, on_progress)
+    report.kept = len(present)
+    report.seconds = clock.monotonic() - started
+    return report
+
+
+async def _bring_keys(path: Path, config: Config, sealer: KeyringSealer) -> None:
+    """Sees to it that the node opens what the directory's keys sealed, and takes its tokens."""
+    node = config.data_path
+    keyring = node / KEYRING_FILE
+    if keyring.exists():
+        held = read_keyring(keyring).keys
+        if any(held.get(number) != key for number, key in sealer.keyring.keys.items()):
+            raise KeyringWrong(
+                f"{keyring} does not hold the keys of {path / KEYRING_FILE}. Where nothing was "
+                "sealed with it yet, move it away and empty the databases: it is copied then."
+            )
+    elif (agreed := await agreed_sentinel(config.mysql)) is not None:
+        sealer.verify_sentinel(agreed)
+    tokens = path / TOKENS_FILE
+    if tokens.exists() and (node / TOKENS_FILE).exists():
+        there = {key.kid: key for key in TokenKeys.load(node / TOKENS_FILE).keys}
+        if any(there.get(key.kid) != key for key in TokenKeys.load(tokens).keys):
+            raise TokenKeysWrong(
+                f"{node / TOKENS_FILE} does not hold the keys of {tokens}: clients would be "
+                "refused. Put them there, each with a `kid` of its own, or move it away."
+            )
+    node.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in (KEYRING_FILE, TOKENS_FILE):
+        if (path / name).exists() and not (node / name).exists():
+            write_durably(node / name, (path / name).read_bytes(), mode=0o600)
