@@ -1,18 +1,23 @@
 """Answers pulls: many conversations' ranges in pages bounded by bytes (DESIGN section 4)."""
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
 
 import msgspec
 
 from trunkline.core.views import clip
 from trunkline.errors import InvalidRange
-from trunkline.model import ConversationId, Seq
+from trunkline.model import Conversation, ConversationId, Seq
 from trunkline.services.access import Views
 from trunkline.services.metrics import Metrics
-from trunkline.services.reader import Reader
+from trunkline.services.reader import EncodedRun, Reader
 from trunkline.services.registry import Connection
+from trunkline.wire.encoding import Encoding
 from trunkline.wire.frames import Pull, Pulled, Range, Run
 
 
@@ -22,6 +27,7 @@ class _Left(msgspec.Struct, array_like=True, frozen=True):
     ranges: list[tuple[ConversationId, Seq, Seq]]
 
 
+_RANGES_AT_ONCE: Final = 8
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Left).decode
 
@@ -37,6 +43,14 @@ def position_bytes(text: str) -> bytes:
         return base64.urlsafe_b64decode(text.encode())
     except (binascii.Error, ValueError):
         raise InvalidRange("`next` is not what an earlier answer gave.") from None
+
+
+class _Asked(NamedTuple):
+    """A range after+1..up_to of which the user may see all."""
+
+    conversation: Conversation
+    after: Seq
+    up_to: Seq
 
 
 class Pulls:
@@ -57,29 +71,38 @@ class Pulls:
         A range without end is settled at the view's end when it is first asked, and so
         stays whole over its pages.
         """
-        asked = await self._ranges(connection, frame)
+        asked = deque(await self._ranges(connection, frame))
         runs: list[Run] = []
         room = self._page_bytes
-        position = 0
-        while position < len(asked) and room > 0:
-            conversation_id, after, up_to = asked[position]
-            if after >= up_to:
-                position += 1
-                continue
-            access = await self._views.of(connection.user, conversation_id)
-            clip(access.view, after, up_to)
-            run = await self._reader.encoded(access.conversation, after, up_to, connection.encoding)
-            # A Raw stands for the list of entries that it is the encoding of.
-            runs.append(Run(conversation_id, after, run.data))  # type: ignore[arg-type]
-            room -= run.size
-            self._metrics.pulled.inc(run.up_to_inclusive - after)
-            asked[position] = (conversation_id, run.up_to_inclusive, up_to)
-        left = [r for r in asked[position:] if r[1] < r[2]]
+        while asked and room > 0:
+            for run in await self._first_runs(asked, connection.encoding):
+                conversation, after, up_to = asked.popleft()
+                # A Raw stands for the list of entries that it is the encoding of.
+                runs.append(Run(conversation.id, after, run.data))  # type: ignore[arg-type]
+                room -= run.size
+                self._metrics.pulled.inc(run.up_to_inclusive - after)
+                if run.up_to_inclusive < up_to:
+                    asked.appendleft(_Asked(conversation, run.up_to_inclusive, up_to))
+                    break
+                if room <= 0:
+                    break
+        left = [(conversation.id, after, up_to) for conversation, after, up_to in asked]
         return Pulled(frame.request, runs, encode_position(_Left(left)) if left else "")
 
-    async def _ranges(
-        self, connection: Connection, frame: Pull
-    ) -> list[tuple[ConversationId, Seq, Seq]]:
+    async def _first_runs(self, asked: Iterable[_Asked], encoding: Encoding) -> list[EncodedRun]:
+        """The first run of each of the next ranges, read beside each other.
+
+        What the page has no room for is kept by the reader for the next one.
+        """
+        return await asyncio.gather(
+            *(
+                self._reader.encoded(conversation, after, up_to, encoding)
+                for conversation, after, up_to in islice(asked, _RANGES_AT_ONCE)
+            )
+        )
+
+    async def _ranges(self, connection: Connection, frame: Pull) -> list[_Asked]:
+        """What is asked for and not empty."""
         if not frame.next:
             return await self._settle(connection, frame.ranges, first_page=True)
         try:
@@ -94,16 +117,18 @@ class Pulls:
 
     async def _settle(
         self, connection: Connection, ranges: Sequence[Range], *, first_page: bool
-    ) -> list[tuple[ConversationId, Seq, Seq]]:
+    ) -> list[_Asked]:
         if not 0 < len(ranges) <= self._most_ranges:
             raise InvalidRange(f"A pull asks for 1 to {self._most_ranges} ranges.")
         access = await self._views.of_many(connection.user, [r.conversation for r in ranges])
-        settled: list[tuple[ConversationId, Seq, Seq]] = []
+        settled: list[_Asked] = []
         for r in ranges:
             seen = access[r.conversation]
             after, up_to = clip(seen.view, r.after, r.up_to)
-            settled.append((r.conversation, after, up_to))
-            if first_page and after < up_to:
+            if after >= up_to:
+                continue
+            settled.append(_Asked(seen.conversation, after, up_to))
+            if first_page:
                 depth = self._metrics.pull_depth.labels(seen.conversation.kind)
                 depth.observe(seen.conversation.head - after)
         return settled
