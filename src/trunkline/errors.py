@@ -111,6 +111,13 @@ class NotAllowed(TrunklineError):
     advice = "This operation does not fit this kind of conversation."
 
 
+class ConversationShredded(TrunklineError):
+    """Its wrapped key was destroyed on purpose: no tier can be read any more, for ever."""
+
+    code = "conversation_shredded"
+    advice = "The key of this conversation was destroyed: nothing of it can be read or written."
+
+
 # --- bad input --------------------------------------------------------------------------
 
 
@@ -257,6 +264,19 @@ class KeyringMissing(TrunklineError):
 class KeyringWrong(TrunklineError):
     code = "keyring_wrong"
     advice = "The keyring does not hold the key that the data was sealed with."
+
+
+class KeyringBehind(KeyringWrong):
+    """Something was wrapped with a key that is not here, or created with an old one."""
+
+    code = "keyring_behind"
+    retryable = True
+    advice = "This server's keyring is older than the data: copy the newest keyring to it."
+
+
+class KeyInUse(TrunklineError):
+    code = "key_in_use"
+    advice = "Conversations are still wrapped with this key: run `trunkline keys rotate` first."
 
 
 class SealBroken(DataDamaged):

@@ -18,6 +18,7 @@ from trunkline.adapters.mysql.stores import open_mysql
 from trunkline.errors import StoreNewer
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
+from trunkline.ports.keys import WrappedKeys
 from trunkline.ports.tasks import TaskStore
 from trunkline.testing.conformance import (
     HeadsSuite,
@@ -26,6 +27,7 @@ from trunkline.testing.conformance import (
     ResendingSuite,
     SteppedClock,
     TaskStoreSuite,
+    WrappedKeysSuite,
     Writer,
 )
 from trunkline.testing.conformance.writer import (
@@ -41,6 +43,7 @@ class OpenStores:
     hot: HotStore
     tasks: TaskStore
     cold: ColdStore
+    keys: WrappedKeys
 
 
 class MysqlMaker:
@@ -51,7 +54,7 @@ class MysqlMaker:
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[OpenStores]:
         async with open_mysql(self._settings, self.clock) as stores:
-            yield OpenStores(stores.hot, stores.tasks, MemoryColdStore())
+            yield OpenStores(stores.hot, stores.tasks, MemoryColdStore(), stores.keys)
 
     async def crash(self) -> None:
         """The database outlives its workers: what is committed stays."""
@@ -75,6 +78,12 @@ class TestResending(ResendingSuite): ...
 
 
 class TestTaskStore(TaskStoreSuite): ...
+
+
+class TestWrappedKeys(WrappedKeysSuite):
+    @pytest.fixture
+    def make_keys(self, make_store: MysqlMaker) -> MysqlMaker:
+        return make_store
 
 
 async def test_a_migration_runs_once_also_from_many_places(server: Settings) -> None:

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "audit": ("trunkline.cli.audit", "Check all that a data directory holds."),
     "migrate": ("trunkline.cli.migrate", "Make or upgrade the tables of a cluster."),
     "archiver": ("trunkline.cli.archiver", "Run an archiver of a cluster."),
+    "keys": ("trunkline.cli.keys", "Rotate the keys that protect messages, destroy one's."),
     "config": ("trunkline.cli.config", "Check a settings file."),
     "export": ("trunkline.cli.export", "Print a conversation as JSON lines."),
 }

@@ -115,7 +115,7 @@ class Archiver:
             task, after = left.popleft()
             conversation = task.conversation
             up_to = Seq(min(conversation.head, after + room))
-            if up_to <= after:
+            if up_to <= after or conversation.shredded:
                 await self._tasks.done([task])
                 continue
             stored = await self._hot.read(conversation.key, after, up_to)

@@ -14,7 +14,7 @@ import msgspec
 from trunkline.core import segments
 from trunkline.core.envelope import associated_data_of, opened
 from trunkline.core.tiering import is_whole, missing_before
-from trunkline.errors import DataDamaged
+from trunkline.errors import ConversationShredded, DataDamaged
 from trunkline.model import (
     NO_SEQ,
     Conversation,
@@ -71,6 +71,7 @@ class Reader:
         self._flights: dict[object, asyncio.Future[object]] = {}
         self._runs: OrderedDict[RunKey, EncodedRun] = OrderedDict()
         self._runs_bytes = 0
+        self._used_since: set[RunKey] = set()
         self._run_bytes = run_bytes
         self._page_cache_bytes = page_cache_bytes
 
@@ -80,7 +81,7 @@ class Reader:
         """Exactly after+1..up_to_inclusive (I1, I8).
 
         The caller has checked the range against the conversation's head. Raises
-        `TierUnavailable` or `StorageUnavailable`, never answers short.
+        `TierUnavailable`, `StorageUnavailable` or `ConversationShredded`, never answers short.
         """
         if after >= up_to_inclusive:
             return []
@@ -93,16 +94,25 @@ class Reader:
         """The first run of a range, encoded.
 
         It ends at a multiple of 128 or at the range's end, or earlier where it would be
-        longer than `run_bytes`; it holds at least one entry.
+        longer than `run_bytes`; it holds at least one entry. Raises as `entries`.
         """
+        if conversation.shredded:
+            raise ConversationShredded
         last = Seq(min(up_to_inclusive, (after // RUN_ENTRIES + 1) * RUN_ENTRIES))
         key = (conversation.key, after, last, encoding.subprotocol)
         run = self._runs.get(key)
         if run is not None:
             self._runs.move_to_end(key)
+            self._used_since.add(key)
             self._metrics.reads_shared.inc()
             return run
         return await self._once(key, lambda: self._encode(conversation, encoding, key))
+
+    def forget_idle(self) -> None:
+        """Forgets the encoded runs that nobody asked for since the last call."""
+        for key in self._runs.keys() - self._used_since:
+            self._runs_bytes -= self._runs.pop(key).size
+        self._used_since.clear()
 
     async def countable_at(self, conversation: Conversation, seq: Seq) -> int:
         """The running count of messages up to and with `seq`."""
@@ -158,9 +168,11 @@ class Reader:
             data = encoding.encode(entries)
         run = EncodedRun(after, Seq(after + len(entries)), msgspec.Raw(data), len(data))
         self._runs[key] = run
+        self._used_since.add(key)
         self._runs_bytes += run.size
         while self._runs_bytes > self._page_cache_bytes:
-            _, dropped = self._runs.popitem(last=False)
+            evicted, dropped = self._runs.popitem(last=False)
+            self._used_since.discard(evicted)
             self._runs_bytes -= dropped.size
         return run
 

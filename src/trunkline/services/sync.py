@@ -128,6 +128,11 @@ class Syncs:
 
     def _describe(self, conversation: Conversation, member: Member) -> Changed:
         view = view_of(conversation, member)
+        if conversation.shredded:
+            return Changed(
+                conversation.id, conversation.kind, view.last, view.first, to_hex(view.digest),
+                digest_key="", marker=view.marker, left=view.left, shredded=True,
+            )  # fmt: skip
         cipher = self._sealer.cipher(conversation.wrapped_key)
         return Changed(
             conversation.id,
@@ -221,7 +226,8 @@ def _changed(
         if row is None or line.key <= after_key:
             continue
         held = offsets.get(line.conversation, NO_SEQ)
-        if line.version > cursor or last_visible(*row) > held:
+        # What was shredded is told once, by its version: nobody will ever hold the rest.
+        if line.version > cursor or (last_visible(*row) > held and not row[0].shredded):
             changed.append(line)
     changed.sort(key=lambda line: line.key)
     return changed

@@ -9,9 +9,10 @@ from typing import Final
 import msgspec
 
 from trunkline.adapters.mysql.database import Database
-from trunkline.adapters.mysql.deployment import agree, agreed
+from trunkline.adapters.mysql.deployment import SENTINEL, agree, agreed
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.hot import MysqlHotStore
+from trunkline.adapters.mysql.keys import MysqlKeys
 from trunkline.adapters.mysql.lists import Outbox
 from trunkline.adapters.mysql.migrate import check_version, migrate
 from trunkline.adapters.mysql.settings import Settings
@@ -22,7 +23,6 @@ from trunkline.adapters.mysql.upkeep import Upkeep
 from trunkline.errors import ServerUnsafe
 from trunkline.ports.clock import Clock
 
-SENTINEL: Final = "sentinel"
 _SAFE: Final = {
     "innodb_flush_log_at_trx_commit": "1",
     "innodb_doublewrite": "ON",
@@ -36,8 +36,8 @@ class MysqlStores(msgspec.Struct, frozen=True):
     hot: MysqlHotStore
     tasks: MysqlTaskStore
     upkeep: Upkeep
+    keys: MysqlKeys
     shards: ShardMap[Database]
-    sentinel: bytes
 
 
 @asynccontextmanager
@@ -67,8 +67,8 @@ async def open_mysql(
             MysqlHotStore(shards, epochs, outbox),
             MysqlTaskStore(shards, clock, random_bits),
             Upkeep(databases, outbox, settings.resend_days),
+            MysqlKeys(shards, outbox),
             shards,
-            await agreed(databases[0], SENTINEL) or b"",
         )
 
 
