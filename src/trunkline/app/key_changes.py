@@ -98,10 +98,22 @@ async def rotate_keys(config: Config, *, told: Callable[[int], None] = lambda _:
         if target > kek_of(agreed):
             stands = await opened.agreement.agree(agreed, opened.sealer.sentinel())
             _check_agreed(opened.sealer, stands)
-        changed = opened.source.change(lambda keyring: keyring.with_current(target))
-        count = await opened.changes.rewrap(told=told)
-        done = _changed(opened.source, changed)
-        return msgspec.structs.replace(done, kek=target, rewrapped=count)
+        return await _rewrapped(opened, target, told)
+
+
+async def rewrap_keys(config: Config, *, told: Callable[[int], None] = lambda _: None) -> Rotated:
+    """Wraps with the deployment's KEK what is not yet; adds none, and makes none current."""
+    async with _opened(config) as opened:
+        agreed = kek_of(await opened.agreement.sentinel())
+        opened.sealer.advance(agreed)
+        return await _rewrapped(opened, agreed, told)
+
+
+async def _rewrapped(opened: _Opened, kek_id: int, told: Callable[[int], None]) -> Rotated:
+    changed = opened.source.change(lambda keyring: keyring.with_current(kek_id))
+    count = await opened.changes.rewrap(told=told)
+    done = _changed(opened.source, changed)
+    return msgspec.structs.replace(done, kek=kek_id, rewrapped=count)
 
 
 async def retire_key(config: Config, kek_id: int) -> Rotated:

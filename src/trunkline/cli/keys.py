@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,13 +98,24 @@ def rotate(data: Path | None, config: Path | None, as_json: bool) -> None:
     """Wrap every conversation's key with the newest key of the keyring."""
     from trunkline.app.key_changes import rotate_keys
 
-    settings = _settings(data, config)
-    with progress_shown(wanted=not as_json) as progress:
-        done = asyncio.run(
-            rotate_keys(settings, told=lambda count: progress("conversations", count, count))
-        )
-    old = "the older ones can be retired"
-    _tell(done, as_json, f"{done.rewrapped:,} conversations now under key {done.kek}: {old}.")
+    _rewrap(rotate_keys, _settings(data, config), as_json)
+
+
+@keys.command(
+    epilog="""\b
+Example:
+  trunkline keys rewrap --config deploy/cluster.toml
+\b
+As `rotate`, but adds no key: it takes what a process that had not heard of the new key has
+created since, as `keys status` shows it.
+"""
+)
+@_place
+def rewrap(data: Path | None, config: Path | None, as_json: bool) -> None:
+    """Wrap with the current key what is not yet wrapped with it."""
+    from trunkline.app.key_changes import rewrap_keys
+
+    _rewrap(rewrap_keys, _settings(data, config), as_json)
 
 
 @keys.command(
@@ -131,7 +142,7 @@ def retire(kek: int, data: Path | None, config: Path | None, as_json: bool) -> N
     epilog="""\b
 Examples:
   trunkline keys shred --config deploy/cluster.toml dm:ann~bob
-  trunkline keys shred chat tea --yes
+  trunkline keys shred tea chat --yes
 \b
 Its key is destroyed in the hot tier and in the cold one: no message of it can be read again,
 by anyone, in any tier, and nothing can be sent to it. This cannot be undone. Backups and
@@ -156,6 +167,16 @@ def shred(
         write_json({"conversation": row.id, "entries": row.head})
     else:
         write_lines([f"Shredded: {row.head:,} entries of {row.id!r} cannot be read any more."])
+
+
+def _rewrap(work: "Callable[..., Awaitable[Rotated]]", settings: "Config", as_json: bool) -> None:
+    async def rewrapped(told: Callable[[int], None]) -> "Rotated":
+        return await work(settings, told=told)
+
+    with progress_shown(wanted=not as_json) as progress:
+        done = asyncio.run(rewrapped(lambda count: progress("conversations", count, count)))
+    old = "what is older can be retired"
+    _tell(done, as_json, f"{done.rewrapped:,} conversations wrapped with key {done.kek}: {old}.")
 
 
 def _settings(data: Path | None, config: Path | None) -> "Config":
