@@ -8,14 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from databases import database, emptied
+from databases import database, emptied, everywhere
 
+from trunkline.adapters.keyring import KeyringSealer
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.mysql import append as appending
 from trunkline.adapters.mysql.migrate import migrate, newest_version, version
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import open_mysql
-from trunkline.errors import StoreNewer
+from trunkline.core.ids import single_conversation_id
+from trunkline.errors import KeyringBehind, StoreNewer
+from trunkline.model import UserId
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
 from trunkline.ports.keys import WrappedKeys
@@ -187,3 +190,33 @@ async def test_a_cancelled_query_never_gives_its_rows_to_another(settings: Setti
             cut.cancel()
             await asyncio.gather(cut, return_exceptions=True)
             assert await opened.query(f"SELECT {-number}") == ((-number,),)
+
+
+async def test_a_worker_that_has_not_heard_of_a_new_key_creates_nothing_under_a_retired_one(
+    settings: Settings, sealers: tuple[KeyringSealer, KeyringSealer]
+) -> None:
+    """What exists goes on; a creation that was under way ends before the fence stands."""
+    before, after = (Writer(sealer) for sealer in sealers)
+    async with open_mysql(settings, SteppedClock()) as stores:
+        await before.append(stores.hot, before.create("g", "ann", "c", ["bob"]))
+        try:
+            creating = [
+                before.append(stores.hot, before.first_send("ann", f"u{i}", "1")) for i in range(20)
+            ]
+            *results, _ = await asyncio.gather(
+                *creating, stores.keys.fence(2), return_exceptions=True
+            )
+            stored = sum(not isinstance(result, BaseException) for result in results)
+            assert {type(r) for r in results if isinstance(r, BaseException)} <= {KeyringBehind}
+            counts = (await stores.keys.counts()).values()
+            assert sum(counted.get(1, 0) for counted in counts) == stored + 1
+            with pytest.raises(KeyringBehind):
+                await before.append(stores.hot, before.first_send("ann", "late", "1"))
+            assert (
+                await stores.keys.find(single_conversation_id(UserId("ann"), UserId("late")))
+                is None
+            )
+            assert seq_of((await before.append(stores.hot, before.message("g", "ann", "m")))[0])
+            assert seq_of((await after.append(stores.hot, after.first_send("ann", "late", "1")))[0])
+        finally:
+            await everywhere(settings, "UPDATE deployment SET value = '0' WHERE name = 'least_kek'")
