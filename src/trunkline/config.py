@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from trunkline.adapters.hbase.settings import Settings as HbaseSettings
+from trunkline.adapters.keyring.settings import Settings as KeyringSettings
 from trunkline.adapters.memory.cached import CachedSettings
 from trunkline.adapters.mysql.settings import Settings as MysqlSettings
 from trunkline.adapters.redis.settings import Settings as RedisSettings
@@ -48,6 +49,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     services: ServiceSettings = ServiceSettings()
     cached: CachedSettings = CachedSettings()
     sqlite: SqliteSettings = SqliteSettings()
+    keyring: KeyringSettings = KeyringSettings()
     mysql: MysqlSettings = MysqlSettings()
     redis: RedisSettings = RedisSettings()
     hbase: HbaseSettings = HbaseSettings()
@@ -84,15 +86,15 @@ def load(file: Path | None, environment: Mapping[str, str], overrides: Mapping[s
 
 
 def shown(config: Config) -> dict[str, Any]:
-    """All settings as they count, without passwords."""
-    return _without_passwords(msgspec.to_builtins(config))
+    """All settings as they count, without passwords and keys."""
+    return _without_secrets(msgspec.to_builtins(config))
 
 
-def _without_passwords(values: dict[str, Any]) -> dict[str, Any]:
+def _without_secrets(values: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: _without_passwords(value) if isinstance(value, dict) else value
+        name: _without_secrets(value) if isinstance(value, dict) else value
         for name, value in values.items()
-        if "password" not in name
+        if "password" not in name and name != "json"
     }
 
 

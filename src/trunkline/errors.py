@@ -111,6 +111,13 @@ class NotAllowed(TrunklineError):
     advice = "This operation does not fit this kind of conversation."
 
 
+class ConversationShredded(TrunklineError):
+    """Its wrapped key was destroyed on purpose: no tier can be read any more, for ever."""
+
+    code = "conversation_shredded"
+    advice = "The key of this conversation was destroyed: nothing of it can be read or written."
+
+
 # --- bad input --------------------------------------------------------------------------
 
 
@@ -269,6 +276,19 @@ class KeyringWrong(TrunklineError):
 class TokenKeysWrong(TrunklineError):
     code = "token_keys_wrong"
     advice = "The token keys do not hold the key that tokens in use were signed with."
+
+
+class KeyringBehind(KeyringWrong):
+    """Something was wrapped with a key that is not here, or created with an old one."""
+
+    code = "keyring_behind"
+    retryable = True
+    advice = "This server's keyring is older than the data: copy the newest keyring to it."
+
+
+class KeyInUse(TrunklineError):
+    code = "key_in_use"
+    advice = "Conversations are still wrapped with this key: run `trunkline keys rotate` first."
 
 
 class SealBroken(DataDamaged):

@@ -93,6 +93,16 @@ class Conversation(msgspec.Struct, frozen=True, gc=False):
     member_count: int = 0
     sealed_name: bytes = b""
 
+    @property
+    def shredded(self) -> bool:
+        """Whether its wrapped key was destroyed, and all its bodies with it: for ever."""
+        return not self.wrapped_key
+
+    @property
+    def to_be_archived(self) -> bool:
+        """Whether hot holds what cold does not; without its key nothing can be copied."""
+        return self.head > self.archived_up_to and not self.shredded
+
 
 class Member(msgspec.Struct, frozen=True, gc=False):
     """A member's view and marker.

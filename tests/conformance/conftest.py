@@ -19,7 +19,7 @@ from addresses import address_of, require_server  # noqa: E402
 from databases import SERVERS, emptied, made_anew  # noqa: E402
 
 from trunkline.adapters.hbase.settings import Settings as HbaseSettings  # noqa: E402
-from trunkline.adapters.keyring import open_keyring  # noqa: E402
+from trunkline.adapters.keyring import Keyring, KeyringSealer, open_keyring  # noqa: E402
 from trunkline.adapters.mysql.settings import Settings  # noqa: E402
 from trunkline.testing.conformance import Writer  # noqa: E402
 
@@ -27,6 +27,14 @@ from trunkline.testing.conformance import Writer  # noqa: E402
 @pytest.fixture
 def writer(tmp_path: Path) -> Writer:
     return Writer(open_keyring(tmp_path / "keyring.json", create=True))
+
+
+@pytest.fixture
+def sealers() -> tuple[KeyringSealer, KeyringSealer]:
+    """One that wraps with KEK 1, and one that has it too and wraps with KEK 2."""
+    before = Keyring("before", 1, {1: b"1" * 32})
+    after = before.with_key(b"2" * 32).with_current(2)
+    return KeyringSealer(before), KeyringSealer(after)
 
 
 @pytest.fixture(scope="session")

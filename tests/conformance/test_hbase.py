@@ -16,6 +16,7 @@ from trunkline.adapters.hbase.idl import idl
 from trunkline.adapters.hbase.opening import open_hbase
 from trunkline.adapters.hbase.pool import connected
 from trunkline.adapters.hbase.settings import Settings
+from trunkline.core.envelope import wrapped_header
 from trunkline.errors import DataDamaged
 from trunkline.model import (
     ColdMetadata,
@@ -276,6 +277,23 @@ async def test_a_row_key_that_is_none_is_told_after_the_keys(hbase: Settings, ro
         assert [await anext(found) for _ in range(3)] == [1, 2, 3]
         with pytest.raises(DataDamaged):
             await anext(found)
+
+
+async def test_what_an_archiver_puts_late_brings_no_old_key_back(hbase: Settings) -> None:
+    """A wrapped key is hidden by one of a newer KEK, and for ever by none at all."""
+    first, second, shredded = (
+        ColdMetadata(msgspec.structs.replace(metadata(1).conversation, wrapped_key=key), ())
+        for key in (wrapped_header(1) + b"old", wrapped_header(2) + b"new", b"")
+    )
+    async with open_hbase(hbase) as tier:
+        for put, seen in [
+            (first, first), (second, second), (first, second), (second, second),
+            (shredded, shredded), (second, shredded), (first, shredded),
+        ]:  # fmt: skip
+            await tier.cold.put([], [put])
+            found = await tier.cold.metadata(put.conversation.key)
+            assert found is not None
+            assert found.conversation.wrapped_key == seen.conversation.wrapped_key
 
 
 def test_every_row_is_synced_to_disk() -> None:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import itertools
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from trunkline.adapters.keyring import KeyringSealer, open_keyring
-from trunkline.errors import KeyringMissing, KeyringWrong
+from trunkline.adapters.keyring import (
+    Keyring,
+    KeyringSealer,
+    keyring_source,
+    new_key,
+    open_keyring,
+    open_sealer_of,
+    read_keyring,
+)
+from trunkline.adapters.keyring.settings import Settings
+from trunkline.adapters.keyring.source import FileSource
+from trunkline.core.envelope import kek_of
+from trunkline.errors import ConfigInvalid, KeyringBehind, KeyringMissing, KeyringWrong
+from trunkline.model import WorkerId
 from trunkline.testing.conformance import SealerSuite
 
 
@@ -85,20 +97,90 @@ def test_a_sentinel_tells_its_own_keyring_from_another(tmp_path: Path) -> None:
         own.cipher(sentinel)
 
 
-def test_after_a_rotation_old_data_keys_still_open(tmp_path: Path) -> None:
+def test_a_running_sealer_takes_over_a_key_that_it_meets(tmp_path: Path) -> None:
+    """And opens with the old one what was wrapped before."""
     path = tmp_path / "keyring.json"
     before = open_keyring(path, create=True)
     wrapped, sentinel = before.new_wrapped_key(), before.sentinel()
     blob = before.cipher(wrapped).seal(b"body", b"place")
-    file = msgspec.json.decode(path.read_bytes())
-    file["keys"]["2"] = "B" * 43 + "="
-    file["current"] = 2
-    path.write_bytes(msgspec.json.encode(file))
+    packet = before.packet_cipher(WorkerId("boot")).seal(b"packet", b"")
+    FileSource(path).change(lambda keyring: keyring.with_key(b"B" * 32).with_current(2))
     after = open_keyring(path, create=False)
     after.verify_sentinel(sentinel)
-    assert after.cipher(wrapped).open(blob, b"place") == b"body"
-    with pytest.raises(KeyringWrong, match="key 2"):
-        before.cipher(after.new_wrapped_key())
+    for sealer in (after, before):
+        assert sealer.cipher(wrapped).open(blob, b"place") == b"body"
+        assert sealer.packet_cipher(WorkerId("boot")).open(packet, b"") == b"packet"
+    assert (before.kek_id, after.kek_id) == (1, 2)
+    newer = after.packet_cipher(WorkerId("other")).seal(b"packet", b"")
+    assert before.packet_cipher(WorkerId("other")).open(newer, b"") == b"packet"
+    again = after.rewrapped(wrapped)
+    assert kek_of(again) == 2
+    assert before.cipher(again).open(blob, b"place") == b"body"
+    assert before.kek_id == 2
+
+
+def test_a_key_that_came_to_no_keyring_here_is_behind_not_wrong(tmp_path: Path) -> None:
+    """Retryable: it goes away once the keyring is copied here."""
+    path = tmp_path / "keyring.json"
+    sealer = open_keyring(path, create=True)
+    newer = KeyringSealer(sealer.keyring.with_key(b"B" * 32).with_current(2))
+    with pytest.raises(KeyringBehind, match="key 2"):
+        sealer.cipher(newer.new_wrapped_key())
+    with pytest.raises(KeyringBehind):
+        sealer.advance(2)
+    with pytest.raises(KeyringWrong) as refused:
+        sealer.agree(newer.sentinel())
+    assert not refused.value.retryable
+
+
+def test_a_damaged_keyring_leaves_the_one_that_was_read_before(tmp_path: Path) -> None:
+    path = tmp_path / "keyring.json"
+    sealer = open_keyring(path, create=True)
+    wrapped = sealer.new_wrapped_key()
+    path.write_bytes(b"{")
+    with pytest.raises(KeyringWrong):
+        sealer.refresh()
+    path.unlink()
+    with pytest.raises(KeyringMissing):
+        sealer.refresh()
+    assert not path.exists()
+    sealer.cipher(wrapped)
+
+
+def test_a_keyring_is_changed_whole_for_its_owner_only(tmp_path: Path) -> None:
+    """One change after the other, from wherever it comes."""
+    path = tmp_path / "keyring.json"
+    open_keyring(path, create=True)
+    path.chmod(0o640)
+    with ThreadPoolExecutor(8) as threads:
+        changes = [
+            threads.submit(FileSource(path).change, lambda keyring: keyring.with_key(new_key()))
+            for _ in range(32)
+        ]
+        for change in changes:
+            change.result()
+    assert sorted(read_keyring(path).keys) == list(range(1, 34))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [item.name for item in tmp_path.iterdir()] == ["keyring.json"]
+
+
+def test_a_keyring_may_stand_in_the_settings(tmp_path: Path) -> None:
+    """Then no file is made, and a change of it is given back, not kept."""
+    text = Keyring("made", 1, {1: b"A" * 32}).encode().decode()
+    source = keyring_source(Settings(json=text), tmp_path)
+    sealer = open_sealer_of(source, create=True)
+    assert KeyringSealer(source.read()).cipher(sealer.new_wrapped_key())
+    changed = source.change(lambda keyring: keyring.with_key(b"B" * 32))
+    assert (sorted(changed.keys), sorted(source.read().keys)) == ([1, 2], [1])
+    assert not source.kept
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyringWrong, match=r"keyring\.json"):
+        keyring_source(Settings(json="no"), tmp_path).read()
+
+
+def test_two_keyrings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match=r"keyring\.file"):
+        keyring_source(Settings(file="here", json="{}"), tmp_path)
 
 
 def test_opened_ciphers_are_kept_up_to_a_bound(tmp_path: Path) -> None:

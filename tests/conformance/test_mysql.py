@@ -10,15 +10,19 @@ from dataclasses import dataclass
 import pytest
 from databases import LaterTasks, Leases, database, emptied, everywhere
 
+from trunkline.adapters.keyring import KeyringSealer
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.mysql import append as appending
 from trunkline.adapters.mysql.migrate import migrate, newest_version, version
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import open_mysql
-from trunkline.errors import StoreNewer
+from trunkline.core.ids import single_conversation_id
+from trunkline.errors import KeyringBehind, StoreNewer
+from trunkline.model import UserId
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.generations import Generations
 from trunkline.ports.hot import HotStore
+from trunkline.ports.keys import WrappedKeys
 from trunkline.ports.tasks import TaskStore
 from trunkline.services.archiver import Archiver
 from trunkline.services.metrics import Metrics
@@ -33,6 +37,7 @@ from trunkline.testing.conformance import (
     ResendingSuite,
     SteppedClock,
     TaskStoreSuite,
+    WrappedKeysSuite,
     Writer,
 )
 from trunkline.testing.conformance.writer import (
@@ -50,6 +55,7 @@ class OpenStores:
     hot: HotStore
     tasks: TaskStore
     cold: ColdStore
+    keys: WrappedKeys
 
 
 class MysqlMaker:
@@ -63,7 +69,7 @@ class MysqlMaker:
     async def __call__(self) -> AsyncIterator[OpenStores]:
         async with open_mysql(self._settings, self.clock) as stores:
             tasks = LaterTasks(stores.tasks, self._leases)
-            yield OpenStores(stores.hot, tasks, self._cold)  # type: ignore[arg-type]
+            yield OpenStores(stores.hot, tasks, self._cold, stores.keys)  # type: ignore[arg-type]
 
     async def crash(self) -> None:
         """The database outlives its workers: what is committed stays."""
@@ -108,6 +114,12 @@ class TestTaskStore(TaskStoreSuite): ...
 
 
 class TestArchiving(ArchivingSuite): ...
+
+
+class TestWrappedKeys(WrappedKeysSuite):
+    @pytest.fixture
+    def make_keys(self, make_store: MysqlMaker) -> MysqlMaker:
+        return make_store
 
 
 async def test_a_migration_runs_once_also_from_many_places(server: Settings) -> None:
@@ -246,3 +258,33 @@ async def test_a_cancelled_query_never_gives_its_rows_to_another(settings: Setti
             cut.cancel()
             await asyncio.gather(cut, return_exceptions=True)
             assert await opened.query(f"SELECT {-number}") == ((-number,),)
+
+
+async def test_a_worker_that_has_not_heard_of_a_new_key_creates_nothing_under_a_retired_one(
+    settings: Settings, sealers: tuple[KeyringSealer, KeyringSealer]
+) -> None:
+    """What exists goes on; a creation that was under way ends before the fence stands."""
+    before, after = (Writer(sealer) for sealer in sealers)
+    async with open_mysql(settings, SteppedClock()) as stores:
+        await before.append(stores.hot, before.create("g", "ann", "c", ["bob"]))
+        try:
+            creating = [
+                before.append(stores.hot, before.first_send("ann", f"u{i}", "1")) for i in range(20)
+            ]
+            *results, _ = await asyncio.gather(
+                *creating, stores.keys.fence(2), return_exceptions=True
+            )
+            stored = sum(not isinstance(result, BaseException) for result in results)
+            assert {type(r) for r in results if isinstance(r, BaseException)} <= {KeyringBehind}
+            counts = (await stores.keys.counts()).values()
+            assert sum(counted.get(1, 0) for counted in counts) == stored + 1
+            with pytest.raises(KeyringBehind):
+                await before.append(stores.hot, before.first_send("ann", "late", "1"))
+            assert (
+                await stores.keys.find(single_conversation_id(UserId("ann"), UserId("late")))
+                is None
+            )
+            assert seq_of((await before.append(stores.hot, before.message("g", "ann", "m")))[0])
+            assert seq_of((await after.append(stores.hot, after.first_send("ann", "late", "1")))[0])
+        finally:
+            await everywhere(settings, "UPDATE deployment SET value = '0' WHERE name = 'least_kek'")

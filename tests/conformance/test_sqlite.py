@@ -17,6 +17,7 @@ from trunkline.core.appending import Decision
 from trunkline.model import Draft
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import Decide, HotStore
+from trunkline.ports.keys import WrappedKeys
 from trunkline.ports.tasks import TaskStore
 from trunkline.testing.conformance import (
     ArchivingSuite,
@@ -27,6 +28,7 @@ from trunkline.testing.conformance import (
     ResendingSuite,
     SteppedClock,
     TaskStoreSuite,
+    WrappedKeysSuite,
     Writer,
 )
 from trunkline.testing.conformance.writer import seq_of
@@ -61,6 +63,7 @@ class OpenStores:
     hot: HotStore
     tasks: TaskStore
     cold: ColdStore
+    keys: WrappedKeys
 
 
 class EmbeddedMaker:
@@ -76,7 +79,7 @@ class EmbeddedMaker:
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[OpenStores]:
         async with open_embedded(self._path, self._settings, self.clock) as stores:
-            yield OpenStores(self._wrap(stores), stores.tasks, stores.cold)
+            yield OpenStores(self._wrap(stores), stores.tasks, stores.cold, stores.keys)
 
     async def crash(self) -> None:
         self._crashes += 1
@@ -108,6 +111,12 @@ class TestTaskStore(TaskStoreSuite): ...
 
 
 class TestArchiving(ArchivingSuite): ...
+
+
+class TestWrappedKeys(WrappedKeysSuite):
+    @pytest.fixture
+    def make_keys(self, make_store: EmbeddedMaker) -> EmbeddedMaker:
+        return make_store
 
 
 class TestColdStore(ColdStoreSuite): ...

@@ -76,12 +76,17 @@ class Cluster:
 
 
 @contextmanager
-def serving_cluster(config: Path) -> Iterator[Cluster]:
-    """Two workers and an archiver; drained at the end."""
-    with started(
-        "serve", "--config", config, "--workers", 2, "--json",
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
+def running(config: Path, *options: object) -> Iterator[Cluster]:
+    """The workers and the archiver of a migrated cluster, drained at the end; they log into
+    `server.log` beside the settings.
+    """
+    with (
+        (config.parent / "server.log").open("a", encoding="utf-8") as log,
+        started(
+            "serve", "--config", config, "--workers", 2, "--json", *options,
+            stdout=subprocess.PIPE, stderr=log,
+        ) as process,
+    ):  # fmt: skip
         assert process.stdout is not None
         yield Cluster(process, json.loads(process.stdout.readline()))
         process.terminate()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ import pytest_asyncio
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 
+from clusters import Cluster, own_cluster, running
+from command_line import run
 from foreign_client import Server
 
 from trunkline.adapters.jwt import TokenKey
@@ -43,3 +45,18 @@ async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
 async def server(start_server: StartServer) -> Server:
     """A server as it is by default."""
     return await start_server()
+
+
+@pytest.fixture
+def config(tmp_path: Path, worker_id: str) -> Iterator[Path]:
+    """Settings of a cluster of this test's own, with nothing made yet."""
+    with own_cluster(tmp_path, f"trunkline_e2e_{worker_id}") as file:
+        yield file
+
+
+@pytest.fixture
+def cluster(config: Path) -> Iterator[Cluster]:
+    """It runs, with two workers and an archiver."""
+    assert run("migrate", "--config", config).returncode == 0
+    with running(config) as process:
+        yield process

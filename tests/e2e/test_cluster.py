@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from addresses import mariadb_servers
-from clusters import SECONDS, Cluster, own_cluster, serving_cluster
+from clusters import SECONDS, Cluster
 from command_line import run, run_json, started, wait_for
 from databases import everywhere
 
@@ -25,13 +24,6 @@ from trunkline.replay.demonstration import SAMPLE
 from trunkline.services.readings import READINGS
 
 LINES = 400
-
-
-@pytest.fixture
-def config(tmp_path: Path, worker_id: str) -> Iterator[Path]:
-    """Settings of a cluster of this test's own, with nothing made yet."""
-    with own_cluster(tmp_path, f"trunkline_e2e_{worker_id}") as file:
-        yield file
 
 
 def _databases(config: Path) -> Settings:
@@ -54,13 +46,6 @@ def _archiving(config: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout is not None
         assert process.stdout.readline()
         yield process
-
-
-@pytest.fixture
-def cluster(config: Path) -> Iterator[Cluster]:
-    assert run("migrate", "--config", config).returncode == 0
-    with serving_cluster(config) as served:
-        yield served
 
 
 def test_a_replay_over_two_workers_is_complete_and_the_audit_clean(

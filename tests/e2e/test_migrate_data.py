@@ -8,13 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
-from clusters import own_cluster, serving_cluster
+from clusters import running
 from command_line import run, run_json, serving, started
 from databases import everywhere
 from stored_directory import SETTINGS, USERS, Filler
@@ -41,12 +41,6 @@ TABLES = (
 )  # fmt: skip
 SMALL_GROUPS = 120
 PATIENCE_SECONDS = 60
-
-
-@pytest.fixture
-def config(tmp_path: Path, worker_id: str) -> Iterator[Path]:
-    with own_cluster(tmp_path, f"trunkline_move_{worker_id}") as file:
-        yield file
 
 
 @pytest.fixture
@@ -116,7 +110,7 @@ async def test_endpoints_go_on_with_the_cluster_and_pull_only_what_is_new(
     assert [report[name] for name in told] == [was[name] for name in told]
     assert run_json("audit", "--config", config)["findings"] == []
     assert (config.parent / "node" / "keyring.json").stat().st_mode & 0o77 == 0
-    with serving_cluster(config) as cluster:
+    with running(config) as cluster:
         url, keys = cluster.told["url"], data / "tokens.json"
         async with endpoints(url, keys, tmp_path) as clients:
             assert [proofs(client) for client in clients] == before

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-from clusters import own_cluster, serving_cluster
+from clusters import running
 from command_line import run, run_json
 from databases import database, everywhere
 
@@ -24,16 +23,10 @@ OF_CONVERSATIONS = ("conversation", "message", "idempotency", "member", "outbox"
 OF_USERS = ("user_conversation", "endpoint_offset", "user_version")
 
 
-@pytest.fixture
-def config(tmp_path: Path, worker_id: str) -> Iterator[Path]:
-    with own_cluster(tmp_path, f"trunkline_shards_{worker_id}") as file:
-        yield file
-
-
 def test_a_range_moves_to_a_new_database_and_its_old_one_takes_nothing_more(config: Path) -> None:
     """I1, I6, I11, I14, with everything stopped meanwhile."""
     assert run("migrate", "--config", config).returncode == 0
-    with serving_cluster(config):
+    with running(config):
         run_json("replay", SAMPLE, "--limit", LINES, "--config", config)
     before = run_json("audit", "--config", config)
     settings = load(config, {}, {}).mysql
@@ -49,7 +42,7 @@ def test_a_range_moves_to_a_new_database_and_its_old_one_takes_nothing_more(conf
         assert report["findings"] == []
         counted = ("entries", "conversations", "members", "listings", "offsets", "known_ids")
         assert [report[name] for name in counted] == [before[name] for name in counted]
-        with serving_cluster(after):
+        with running(after):
             again = run_json("replay", SAMPLE, "--limit", 2 * LINES, "--config", after)
         assert again["already_stored"] == LINES
         assert again["endpoints_complete"] == again["endpoints"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,16 @@ def mysql8_server() -> Settings:
     host, port = address_of("mysql8", "127.0.0.1:33080")
     require_server("MySQL 8.0", host, port, "deploy/local/mysql8.sh up")
     return Settings(databases=(DatabaseSettings(host=host, port=port),), password="trunkline")
+
+
+def state_directory() -> Path:
+    """Where the servers that `deploy/local` starts keep data and logs; for tests that look
+    into their files, and so need them on this machine.
+    """
+    state = Path(os.environ.get("TRUNKLINE_CLUSTER", Path(__file__).parents[2] / ".cluster"))
+    if not (state / "hbase" / "data").is_dir():
+        missing = f"{state} holds no files of the servers: `make cluster-up` starts them"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+    return state

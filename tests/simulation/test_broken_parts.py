@@ -24,7 +24,7 @@ from trunkline.testing.disk import SimulatedFile
 from trunkline.testing.server import TINY_CACHE, SimulatedServer
 from trunkline.wire.frames import Pull, Pulled
 
-SEEDS = 25
+SEEDS = 90
 
 
 def promises_broken(

@@ -24,7 +24,7 @@ from trunkline.app.keys import open_node_sealer, open_token_keys
 from trunkline.app.serving import reachable, run_server, stop_on_signals, tune_interpreter
 from trunkline.config import Config
 from trunkline.core.auditing import AuditReport
-from trunkline.errors import KeyringWrong
+from trunkline.errors import KeyringWrong, TrunklineError
 from trunkline.http.ops import serve_ops
 from trunkline.model import WorkerId
 from trunkline.ports.clock import Clock
@@ -58,13 +58,13 @@ async def migrate(config: Config) -> list[tuple[str, list[int]]]:
     `StorageUnavailable`, `KeyringWrong`.
     """
     config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    sealer = open_node_sealer(config.data_path, create=True)
+    sealer = open_node_sealer(config.data_path, config.keyring, create=True)
     open_token_keys(config.data_path, create=True)
     made = await migrate_mysql(config.mysql, sealer.sentinel)
     hbase = f"{config.hbase.host}:{config.hbase.port}/{config.hbase.table}"
     made.append((hbase, [LAYOUT] if await migrate_hbase(config.hbase) else []))
     async with open_mysql(config.mysql, SystemClock()) as opened:
-        sealer.verify_sentinel(opened.sentinel)
+        sealer.verify_sentinel(await opened.keys.sentinel())
     return made
 
 
@@ -92,12 +92,16 @@ async def serve_worker(config: Config, *, on_listening: Callable[[Listening], No
             readings=[*tiers.readings(), *redis.readings()],
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
-            upkeep = group.create_task(tiers.hot.upkeep.run())
+            beside = [
+                group.create_task(tiers.hot.upkeep.run()),
+                group.create_task(_follow_keys(tiers, config.services.keys_refresh_seconds)),
+            ]
             await run_server(
                 config, stores, archives=False, shares_port=True,
                 on_listening=on_listening, on_draining=lambda: None,
             )  # fmt: skip
-            upkeep.cancel()
+            for task in beside:
+                task.cancel()
 
 
 async def archive(config: Config, *, on_listening: Callable[[Listening], None]) -> None:
@@ -115,10 +119,13 @@ async def archive(config: Config, *, on_listening: Callable[[Listening], None]) 
             serve_ops(config.ops, metrics.registry, lambda: True) as port,
             asyncio.TaskGroup() as group,
         ):
+            seconds = config.services.keys_refresh_seconds
+            following = group.create_task(_follow_keys(tiers, seconds, refreshes=True))
             group.create_task(archiver.run())
             on_listening(Listening("", f"http://{reachable(config.ops.host)}:{port}", os.getpid()))
             await stopping.wait()
             archiver.close()
+            following.cancel()
     _log.info("stopped")
 
 
@@ -128,7 +135,7 @@ async def audit(config: Config) -> AuditReport:
     Nobody should write meanwhile: the databases' moments are not the same one. Raises where
     nothing could be looked at: `StorageUnavailable`, `StoreNotMigrated`, `KeyringMissing`.
     """
-    sealer = open_node_sealer(config.data_path, create=False)
+    sealer = open_node_sealer(config.data_path, config.keyring, create=False)
     # The hot tier's moment first: what it lacks by then, the cold one has for good.
     async with MysqlInspection(config.mysql) as hot, open_hbase(config.hbase) as cold:
         return await Audit(hot, cold.inspection, sealer, SystemClock()).run()
@@ -137,9 +144,25 @@ async def audit(config: Config) -> AuditReport:
 @asynccontextmanager
 async def open_tiers(config: Config, clock: Clock) -> AsyncIterator[Tiers]:
     """The durable tiers, while the context is open; raises what keeps one from being used."""
-    sealer = open_node_sealer(config.data_path, create=False)
+    sealer = open_node_sealer(config.data_path, config.keyring, create=False)
     async with open_mysql(config.mysql, clock) as hot, open_hbase(config.hbase) as cold:
-        if not hot.sentinel:
+        sentinel = await hot.keys.sentinel()
+        if not sentinel:
             raise KeyringWrong("No keyring was agreed on: run `trunkline migrate`.")
-        sealer.verify_sentinel(hot.sentinel)
+        sealer.agree(sentinel)
         yield Tiers(hot, cold, sealer)
+
+
+async def _follow_keys(tiers: Tiers, seconds: float, *, refreshes: bool = False) -> None:
+    """Learns of a new KEK that the deployment has agreed on; runs until cancelled.
+
+    `refreshes`: whether nobody else in this process reads the keyring again.
+    """
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            if refreshes:
+                tiers.sealer.refresh()
+            tiers.sealer.agree(await tiers.hot.keys.sentinel())
+        except TrunklineError as error:
+            _log.warning("keys_not_followed", code=error.code, detail=error.detail)

@@ -23,7 +23,7 @@ async def serve(config: Config, *, on_listening: Callable[[Listening], None]) ->
     tune_interpreter()
     clock = SystemClock()
     data = config.data_path
-    sealer = open_sealer(data)
+    sealer = open_sealer(data, config.keyring)
 
     def listens(listening: Listening) -> None:
         announce(data, listening)

@@ -7,34 +7,35 @@ import structlog
 
 from trunkline.adapters.jwt import TokenKeys
 from trunkline.adapters.jwt.tokens import SECRET_BYTES, TOKENS_FILE
-from trunkline.adapters.keyring import KeyringSealer, open_keyring
+from trunkline.adapters.keyring import KeyringSealer, keyring_source, open_sealer_of
+from trunkline.adapters.keyring.settings import IN_DIRECTORY
+from trunkline.adapters.keyring.settings import Settings as KeyringSettings
 from trunkline.adapters.node.durably import write_durably
 from trunkline.adapters.sqlite.directory import read_format
 from trunkline.errors import KeyringWrong
 
-KEYRING_FILE = "keyring.json"
 SENTINEL_FILE = "sentinel"
 
 _log = structlog.get_logger("trunkline.app")
 
 
-def open_node_sealer(data: Path, *, create: bool) -> KeyringSealer:
-    """The sealer over a directory's keyring, which is made if need be and `create` says so.
+def open_node_sealer(data: Path, settings: KeyringSettings, *, create: bool) -> KeyringSealer:
+    """The sealer over a node's keyring, which is made if need be and `create` says so.
 
-    Raises `KeyringMissing` or `KeyringWrong`.
+    Raises `KeyringMissing`, `KeyringWrong` or, if the settings name two, `ConfigInvalid`.
     """
-    sealer = open_keyring(data / KEYRING_FILE, create=create)
+    sealer = open_sealer_of(keyring_source(settings, data), create=create)
     if sealer.keyring.created:
         _log.warning(
-            "keyring_made", path=str(sealer.keyring.path),
+            "keyring_made", path=sealer.keyring.place,
             advice="Keep a copy elsewhere: without it nothing stored can be read.",
         )  # fmt: skip
     if sealer.keyring.readable_by_others:
-        _log.warning("keyring_readable_by_others", path=str(sealer.keyring.path))
+        _log.warning("keyring_readable_by_others", path=sealer.keyring.place)
     return sealer
 
 
-def open_sealer(data: Path) -> KeyringSealer:
+def open_sealer(data: Path, settings: KeyringSettings = IN_DIRECTORY) -> KeyringSealer:
     """A data directory's keyring, made with it and checked against it.
 
     Raises `DataDirInvalid`, `DataDirNewer`, `KeyringMissing` or `KeyringWrong` before
@@ -43,7 +44,7 @@ def open_sealer(data: Path) -> KeyringSealer:
     fresh = read_format(data) is None
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     sentinel = data / SENTINEL_FILE
-    sealer = open_node_sealer(data, create=fresh and not sentinel.exists())
+    sealer = open_node_sealer(data, settings, create=fresh and not sentinel.exists())
     if sentinel.exists():
         sealer.verify_sentinel(sentinel.read_bytes())
     elif fresh:

@@ -5,21 +5,22 @@ from pathlib import Path
 from trunkline.adapters.hbase.opening import open_hbase
 from trunkline.adapters.jwt import TokenKeys
 from trunkline.adapters.jwt.tokens import TOKENS_FILE
-from trunkline.adapters.keyring import KeyringSealer
-from trunkline.adapters.keyring.file import read_keyring
+from trunkline.adapters.keyring import KeyringSealer, keyring_source
+from trunkline.adapters.keyring.source import KEYRING_FILE
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.mysql.inspection import MysqlInspection
 from trunkline.adapters.mysql.stores import agreed_sentinel
 from trunkline.adapters.node.durably import write_durably
 from trunkline.adapters.sqlite.inspect import Inspection
 from trunkline.app.cluster import migrate, open_tiers
-from trunkline.app.keys import KEYRING_FILE, open_sealer
+from trunkline.app.keys import open_sealer
 from trunkline.app.offline import is_made
 from trunkline.config import Config
 from trunkline.errors import (
     ConfigInvalid,
     DataDamaged,
     DataDirInvalid,
+    KeyringMissing,
     KeyringWrong,
     TokenKeysWrong,
 )
@@ -67,25 +68,30 @@ async def move_directory(
 async def _bring_keys(path: Path, config: Config, sealer: KeyringSealer) -> None:
     """Sees to it that the node opens what the directory's keys sealed, and takes its tokens."""
     node = config.data_path
-    keyring = node / KEYRING_FILE
-    if keyring.exists():
-        held = read_keyring(keyring).keys
-        if any(held.get(number) != key for number, key in sealer.keyring.keys.items()):
+    keyring = Path(config.keyring.file) if config.keyring.file else node / KEYRING_FILE
+    try:
+        held = keyring_source(config.keyring, node).read()
+    except KeyringMissing:
+        if (agreed := await agreed_sentinel(config.mysql)) is not None:
+            sealer.verify_sentinel(agreed)
+    else:
+        if any(held.keys.get(number) != key for number, key in sealer.keyring.keys.items()):
             raise KeyringWrong(
-                f"{keyring} does not hold the keys of {path / KEYRING_FILE}. Where nothing was "
-                "sealed with it yet, move it away and empty the databases: it is copied then."
+                f"{held.place} does not hold the keys of {path / KEYRING_FILE}. Where nothing "
+                "was sealed with it yet, move it away and empty the databases: it is copied then."
             )
-    elif (agreed := await agreed_sentinel(config.mysql)) is not None:
-        sealer.verify_sentinel(agreed)
     tokens = path / TOKENS_FILE
     if tokens.exists() and (node / TOKENS_FILE).exists():
-        there = {key.kid: key for key in TokenKeys.load(node / TOKENS_FILE).keys}
-        if any(there.get(key.kid) != key for key in TokenKeys.load(tokens).keys):
+        known = {key.kid: key for key in TokenKeys.load(node / TOKENS_FILE).keys}
+        if any(known.get(key.kid) != key for key in TokenKeys.load(tokens).keys):
             raise TokenKeysWrong(
                 f"{node / TOKENS_FILE} does not hold the keys of {tokens}: clients would be "
                 "refused. Put them there, each with a `kid` of its own, or move it away."
             )
     node.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in (KEYRING_FILE, TOKENS_FILE):
-        if (path / name).exists() and not (node / name).exists():
-            write_durably(node / name, (path / name).read_bytes(), mode=0o600)
+    copies = [(tokens, node / TOKENS_FILE)]
+    if not config.keyring.json:
+        copies.append((path / KEYRING_FILE, keyring))
+    for here, there in copies:
+        if here.exists() and not there.exists():
+            write_durably(there, here.read_bytes(), mode=0o600)

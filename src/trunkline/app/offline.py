@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from trunkline.adapters.keyring import KeyringSealer
+from trunkline.adapters.keyring.settings import IN_DIRECTORY
+from trunkline.adapters.keyring.settings import Settings as KeyringSettings
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.sqlite.directory import read_format
 from trunkline.adapters.sqlite.inspect import Inspection
@@ -19,7 +21,10 @@ _PAGE_LINES: Final = 512
 
 
 def audit_directory(
-    path: Path, *, on_conversation: Callable[[Counted], None] | None = None
+    path: Path,
+    keyring: KeyringSettings = IN_DIRECTORY,
+    *,
+    on_conversation: Callable[[Counted], None] | None = None,
 ) -> AuditReport:
     """Checks all that a data directory holds; no server may have it open.
 
@@ -33,7 +38,7 @@ def audit_directory(
     findings = Findings()
     if not is_made(path):
         return AuditReport(Counted(), (), 0, 0.0)
-    sealer = _sealer_of(path, findings)
+    sealer = _sealer_of(path, keyring, findings)
     try:
         with Inspection(path) as inspection:
             audit = Audit(
@@ -50,7 +55,9 @@ def audit_directory(
         return AuditReport(Counted(), tuple(findings.kept), findings.count, 0.0)
 
 
-def export_conversation(path: Path, conversation: str) -> Iterator[Line]:
+def export_conversation(
+    path: Path, conversation: str, keyring: KeyringSettings = IN_DIRECTORY
+) -> Iterator[Line]:
     """The entries of a conversation, 1..head, as objects for JSON lines.
 
     Args:
@@ -58,11 +65,11 @@ def export_conversation(path: Path, conversation: str) -> Iterator[Line]:
 
     Raises `NotMember` if there is none, `InvalidInput` if the name is not unique, and
     besides `DataDirLocked`, `DataDirInvalid`, `DataDirNewer`, `KeyringMissing`,
-    `KeyringWrong`, `DataDamaged`: never is an entry left out.
+    `KeyringWrong`, `ConversationShredded`, `DataDamaged`: never is an entry left out.
     """
     if not is_made(path):
         raise DataDirInvalid(f"{path} holds no conversation yet.")
-    sealer = open_sealer(path)
+    sealer = open_sealer(path, keyring)
     with Inspection(path) as inspection, asyncio.Runner() as runner:
         for fault in inspection.left_over:
             raise DataDamaged(f"{fault.where}: {fault.what}")
@@ -93,9 +100,9 @@ async def _page(lines: AsyncIterator[Line]) -> list[Line]:
     return page
 
 
-def _sealer_of(path: Path, findings: Findings) -> KeyringSealer | None:
+def _sealer_of(path: Path, keyring: KeyringSettings, findings: Findings) -> KeyringSealer | None:
     try:
-        return open_sealer(path)
+        return open_sealer(path, keyring)
     except KeyringMissing as error:
         findings.add("keyring_missing", str(path), error.detail)
     except KeyringWrong as error:

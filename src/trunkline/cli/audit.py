@@ -54,6 +54,7 @@ def audit(data: Path | None, config: Path | None, as_json: bool) -> int:
     rows = [
         ("entries", f"{counted.entries:,}"),
         ("conversations", f"{counted.conversations:,}"),
+        ("of them shredded", f"{counted.shredded:,}"),
         ("members", f"{counted.members:,}"),
         ("segments in the cold tier", f"{counted.segments:,}"),
         ("client message ids", f"{counted.known_ids:,}"),
@@ -71,17 +72,15 @@ def audit(data: Path | None, config: Path | None, as_json: bool) -> int:
 
 def _audited(data: Path | None, config: Path | None) -> "tuple[Path, AuditReport]":
     """What was audited, and the report."""
-    if config is not None:
-        from trunkline.config import load
+    from trunkline.config import load
 
-        settings = load(config, os.environ, {"data": data and str(data)})
-        if settings.tiers == "cluster":
-            from trunkline.app.cluster import audit as audit_cluster
-
-            return config, asyncio.run(audit_cluster(settings))
-        data = settings.data_path
-    if data is None:
+    if data is None and config is None:
         raise click.UsageError("Name a data directory, or settings with --config.")
+    settings = load(config, os.environ, {"data": data and str(data)})
+    if config is not None and settings.tiers == "cluster":
+        from trunkline.app.cluster import audit as audit_cluster
+
+        return config, asyncio.run(audit_cluster(settings))
     from trunkline.app.offline import audit_directory
 
-    return data, audit_directory(data)
+    return settings.data_path, audit_directory(settings.data_path, settings.keyring)

@@ -1,5 +1,6 @@
 """`trunkline export`: one conversation whole, as JSON lines."""
 
+import os
 from pathlib import Path
 
 import click
@@ -24,7 +25,9 @@ def export(data: Path, conversation: str) -> None:
     """Print CONVERSATION of the data directory DIR, oldest entry first."""
     from trunkline.app.offline import export_conversation
     from trunkline.cli.logs import configure_logs
+    from trunkline.config import load
 
     configure_logs("warning")
-    for line in export_conversation(data, conversation):
+    keyring = load(None, os.environ, {}).keyring
+    for line in export_conversation(data, conversation, keyring):
         write_json(line)

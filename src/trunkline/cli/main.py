@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "migrate": ("trunkline.cli.migrate", "Make or upgrade the tables of a cluster."),
     "migrate-data": ("trunkline.cli.migrate_data", "Move a data directory into a cluster."),
     "archiver": ("trunkline.cli.archiver", "Run an archiver of a cluster."),
+    "keys": ("trunkline.cli.keys", "Rotate the keys that protect messages, destroy one's."),
     "config": ("trunkline.cli.config", "Check a settings file."),
     "export": ("trunkline.cli.export", "Print a conversation as JSON lines."),
 }

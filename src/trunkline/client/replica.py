@@ -14,7 +14,7 @@ from trunkline.client.held import Held
 from trunkline.client.policy import Behind
 from trunkline.client.store import Changes, Copy
 from trunkline.core.digest import from_bytes, move_vector, vector_digest
-from trunkline.errors import DigestMismatch, ProtocolError, TrunklineError
+from trunkline.errors import ConversationShredded, DigestMismatch, ProtocolError, TrunklineError
 from trunkline.model import NO_DIGEST, ConversationId, Digest, Entry, Seq, UserId
 from trunkline.wire.frames import Changed, Run
 
@@ -372,8 +372,11 @@ class Replica:
             held = self.held[change.conversation] = Held.start(change)
             # To a new endpoint everything is news; live is what comes after its first sync.
             held.live_after = change.head if self._new_endpoint else Seq(change.first - 1)
-        elif held.first != change.first:
+        elif held.first != change.first and not change.shredded:
             self._restart(held, change.first)
+        if change.shredded:
+            self._shred(held)
+            return
         held.update(change)
         held.mismatches = 0
         self._dirty[change.conversation] = None
@@ -381,3 +384,10 @@ class Replica:
             held.expected = (change.head, from_bytes(bytes.fromhex(change.digest)))
             if self._prove(held) and held.last < held.head:
                 self._wait(held, 0.0)
+
+    def _shred(self, held: Held) -> None:
+        """The server can read it no more: what the copy holds stays, nothing else will come."""
+        held.head, held.unread, held.expected, held.early = held.last, 0, None, None
+        self._behind.pop(held.conversation, None)
+        self._dirty[held.conversation] = None
+        self._report(ConversationShredded(f"Conversation {held.conversation!r} was shredded."))

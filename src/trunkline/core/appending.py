@@ -15,6 +15,7 @@ from trunkline.core.envelope import (
     name_associated_data,
     pack_body,
 )
+from trunkline.core.recent import Recent
 from trunkline.core.sealing import Cipher
 from trunkline.errors import (
     ConversationExists,
@@ -273,7 +274,11 @@ class AppendPlanner:
     def __init__(self, cipher_of: Callable[[bytes], Cipher], *, group_members: int) -> None:
         self._cipher_of = cipher_of
         self._group_members = group_members
-        self._seals: dict[ConversationId, _Seals] = {}
+        self._seals: Recent[ConversationId, _Seals] = Recent(_SEALS_KEPT)
+
+    def forget_idle(self) -> None:
+        """Forgets the data keys that were not used since the last call."""
+        self._seals.age()
 
     def decide(self, drafts: Sequence[Draft], state: AppendState) -> Decision:
         """Turns drafts into entries, in their order.
@@ -324,9 +329,7 @@ class AppendPlanner:
         seals = self._seals.get(conversation.id)
         if seals is None or seals.wrapped_key != conversation.wrapped_key:
             seals = _Seals(conversation, self._cipher_of(conversation.wrapped_key))
-            if len(self._seals) >= _SEALS_KEPT:
-                del self._seals[next(iter(self._seals))]
-            self._seals[conversation.id] = seals
+            self._seals.put(conversation.id, seals)
         return seals
 
     def _apply(self, draft: Draft, work: _Work) -> Seq:

@@ -160,8 +160,12 @@ def check_metadata(
     metadata: ColdMetadata | None,
     walk: Walk,
     cipher: Cipher | None,
+    cold_cipher: Cipher | None,
 ) -> Iterator[Problem]:
-    """What the cold tier says of the conversation: of an earlier moment, but true then."""
+    """What the cold tier says of the conversation: of an earlier moment, but true then.
+
+    `cold_cipher`: the opened data key of its metadata; that may be wrapped anew, or not yet.
+    """
     code = "cold_metadata_wrong"
     if metadata is None:
         if conversation.archived_up_to:
@@ -171,8 +175,10 @@ def check_metadata(
     if (row.key, row.id, row.kind) != (conversation.key, conversation.id, conversation.kind):
         yield code, "The cold tier's metadata is another conversation's."
         return
-    if row.wrapped_key != conversation.wrapped_key:
-        yield code, "The cold tier's wrapped key is not the hot tier's."
+    if conversation.shredded is not row.shredded:
+        yield code, "One of the tiers still has the wrapped key, the other is shredded."
+    elif row.wrapped_key != conversation.wrapped_key and not _same_key(cipher, cold_cipher):
+        yield code, "The cold tier's data key is not the hot tier's."
     if row.head > conversation.head or row.membership_version > conversation.membership_version:
         yield code, "The cold tier's metadata is ahead of the conversation."
     if cipher is not None and row.sealed_name:
@@ -184,6 +190,11 @@ def check_metadata(
         yield code, "The cold tier's metadata has not the conversation's members."
     for member in metadata.members:
         yield from ((code, f"Cold: {what}") for _, what in check_member(member, conversation, walk))
+
+
+def _same_key(one: Cipher | None, other: Cipher | None) -> bool:
+    """Whether two ciphers are of the same data key; without them nothing can be told."""
+    return one is None or other is None or one.digest_key == other.digest_key
 
 
 def _check_name(conversation: Conversation, name: str | None, cipher: Cipher) -> Iterator[Problem]:

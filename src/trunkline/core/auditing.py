@@ -51,7 +51,10 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
 
 
 class Counted(msgspec.Struct, gc=False):
-    """What was checked. `entries`: each once, whether hot, cold or both hold it."""
+    """What was checked. `entries`: each once, whether hot, cold or both hold it. `shredded`:
+    conversations whose key was destroyed; of these the bodies are not opened, hashes and
+    digests are compared all the same.
+    """
 
     entries: int = 0
     conversations: int = 0
@@ -63,6 +66,7 @@ class Counted(msgspec.Struct, gc=False):
     listings: int = 0
     offsets: int = 0
     sealed_bytes: int = 0
+    shredded: int = 0
 
 
 class AuditReport(msgspec.Struct, frozen=True, gc=False):

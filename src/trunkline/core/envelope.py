@@ -22,9 +22,29 @@ from trunkline.model import (
 
 HEADER: Final = b"\x01\x01"
 """Format 1, data key 1 of the conversation; stands before every sealed blob."""
+WRAPPED_FORMAT: Final = 1
+_WRAPPED: Final = Struct(">BI")
+WRAPPED_HEADER_BYTES: Final = _WRAPPED.size
 _ENTRY: Final = Struct(">2sQQqHHHH")
 _SEGMENT: Final = Struct(">2sQQ16s")
 _PACKED_TEXT: Final = bytes((len(TEXT),)) + TEXT.encode()
+
+
+def wrapped_header(kek_id: int) -> bytes:
+    """What every key begins with that was wrapped under one key-encryption key (KEK).
+
+    5 bytes: format, id of the KEK (4 bytes, big endian). A Sealer over a KMS begins with it,
+    too, and numbers the versions of its key: so stores can tell what is still to be re-wrapped.
+    """
+    return _WRAPPED.pack(WRAPPED_FORMAT, kek_id)
+
+
+def kek_of(wrapped_key: bytes) -> int:
+    """Id of the KEK that wrapped a key, from its first bytes; 0 if it is none (shredded)."""
+    if len(wrapped_key) < WRAPPED_HEADER_BYTES:
+        return 0
+    wrapped_format, kek_id = _WRAPPED.unpack_from(wrapped_key)
+    return int(kek_id) if wrapped_format == WRAPPED_FORMAT else 0
 
 
 def entry_associated_data(

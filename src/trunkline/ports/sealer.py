@@ -7,14 +7,36 @@ from trunkline.model import WorkerId
 
 
 class Sealer(Protocol):
-    """Wraps a data key per conversation with a versioned key-encryption key."""
+    """Wraps a data key per conversation with a versioned key-encryption key (KEK).
+
+    A wrapped key begins as `core.envelope.wrapped_header` says. KEKs may be added and retired
+    while it runs; it takes them over when it meets one that it does not know, and at `refresh`.
+    """
+
+    @property
+    def kek_id(self) -> int:
+        """Id of the KEK that wraps new data keys; it only rises."""
+        ...
 
     def new_wrapped_key(self) -> bytes:
         """A fresh random data key, wrapped."""
         ...
 
     def cipher(self, wrapped_key: bytes) -> Cipher:
-        """The cipher of a wrapped key; raises `KeyringWrong` if it does not unwrap."""
+        """The cipher of a wrapped key; raises `KeyringWrong` if it does not unwrap,
+        `KeyringBehind` if its KEK is not here, `ConversationShredded` if it is empty.
+        """
+        ...
+
+    def rewrapped(self, wrapped_key: bytes) -> bytes:
+        """The same data key, wrapped with the current KEK; raises as `cipher`."""
+        ...
+
+    def refresh(self) -> None:
+        """Takes over what KEKs there are now, and forgets the data keys that were not used
+        since the last call. Raises `KeyringMissing` or `KeyringWrong` if the KEKs cannot be
+        had: the old ones then stay.
+        """
         ...
 
     def packet_cipher(self, worker: WorkerId) -> PacketCipher:

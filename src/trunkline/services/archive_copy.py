@@ -61,7 +61,7 @@ class Copier:
         self._cold = cold
         self._sealer = sealer
         self._most_conversations = most_conversations
-        self._stored_metadata: dict[ConversationKey, tuple[int, bytes]] = {}
+        self._stored_metadata: dict[ConversationKey, tuple[int, bytes, bytes]] = {}
 
     async def copy(self, parts: Sequence[Part]) -> None:
         """Stores the parts, with the metadata of conversations that changed, in one put."""
@@ -117,6 +117,6 @@ class Copier:
             raise DataDamaged(f"I10: cold gave back {covered} of {part.up_to}.")
 
 
-def _metadata_state(conversation: Conversation) -> tuple[int, bytes]:
+def _metadata_state(conversation: Conversation) -> tuple[int, bytes, bytes]:
     """What of a conversation makes its metadata worth storing anew."""
-    return conversation.membership_version, conversation.sealed_name
+    return conversation.membership_version, conversation.sealed_name, conversation.wrapped_key

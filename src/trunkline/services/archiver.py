@@ -121,6 +121,9 @@ class Archiver:
             task, after = left.popleft()
             conversation = task.conversation
             up_to = Seq(min(conversation.head, after + room))
+            if conversation.shredded:
+                await self._tasks.done([task])
+                continue
             if up_to <= after:
                 # It was archived by one who ended before the trim, or in the middle of it.
                 await self._hot.trim([(conversation.key, self._trim_up_to(conversation))])

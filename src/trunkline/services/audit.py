@@ -92,6 +92,7 @@ class Audit:
             return
         where = conversation.id
         self._take(where, check_conversation(conversation))
+        self._counted.shredded += conversation.shredded
         cipher = self._cipher(conversation)
         members: Sequence[Member] = await self._answer(where, self._hot.members(key), ())
         metadata = await self._answer(where, self._cold.metadata(key), None)
@@ -104,7 +105,10 @@ class Audit:
         for member in members:
             self._take(where, check_member(member, conversation, walk))
         self._counted.members += len(members)
-        self._take(where, check_metadata(conversation, members, metadata, walk, cipher))
+        cold_cipher = self._cipher(metadata.conversation) if metadata else None
+        self._take(
+            where, check_metadata(conversation, members, metadata, walk, cipher, cold_cipher)
+        )
         await self._beside(conversation, members, walk)
 
     async def _walk_cold(
@@ -171,7 +175,7 @@ class Audit:
         )
 
     def _cipher(self, conversation: Conversation) -> Cipher | None:
-        if self._sealer is None:
+        if self._sealer is None or conversation.shredded:
             return None
         try:
             return self._sealer.cipher(conversation.wrapped_key)

@@ -1,14 +1,15 @@
 """The services of one worker, put together over the ports, and what a connection asks of them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+import structlog
 
 from trunkline.core.appending import AppendPlanner
 from trunkline.core.ids import check_id
 from trunkline.core.session import TokenBucket
-from trunkline.errors import Overloaded, ShuttingDown, TokenOfAnotherUser
+from trunkline.errors import Overloaded, ShuttingDown, TokenOfAnotherUser, TrunklineError
 from trunkline.model import ConversationId, UserId
 from trunkline.ports.authenticator import Authenticator, Grant
 from trunkline.ports.cached import CachedTier
@@ -39,6 +40,7 @@ from trunkline.services.sync import Syncs
 from trunkline.wire.close import Close
 from trunkline.wire.frames import PROTOCOL_VERSION, Hello, Limits, Welcome
 
+_log = structlog.get_logger("trunkline.backbone")
 _BUCKETS_REMEMBERED = 100_000
 _EVICT_SECONDS = 30.0
 
@@ -89,13 +91,13 @@ class Backbone:
                 sweep_seconds=settings.sweep_seconds,
             )  # fmt: skip
             fanout = self._crossing.fanout
+        self._planner = AppendPlanner(sealer.cipher, group_members=settings.group_members)
         self.append = AppendService(
-            hot, AppendPlanner(sealer.cipher, group_members=settings.group_members),
-            fanout, after, clock, metrics,
+            hot, self._planner, fanout, after, clock, metrics,
             lanes=stores.lanes, lane_of=stores.lane_of,
             queue_drafts=settings.append_queue, batch_drafts=settings.append_batch,
         )  # fmt: skip
-        reader = Reader(hot, cached, cold, sealer, clock, metrics, settings)
+        self._reader = reader = Reader(hot, cached, cold, sealer, clock, metrics, settings)
         self.pulls = Pulls(
             self._views, reader, metrics,
             page_bytes=settings.page_bytes, most_ranges=settings.ranges_per_pull,
@@ -133,7 +135,8 @@ class Backbone:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._run_appends())
             group.create_task(self._offsets.run())
-            group.create_task(self._evict())
+            group.create_task(self._repeat(_EVICT_SECONDS, self._stores.cached.evict_idle))
+            group.create_task(self._repeat(self.settings.keys_refresh_seconds, self._refresh_keys))
             if self._archives:
                 group.create_task(self.archiver.run())
             if self._crossing is not None:
@@ -147,14 +150,24 @@ class Backbone:
             self._crossing.close()
         self._drained.set()
 
-    async def _evict(self) -> None:
-        """Drops from the cached tier what was idle too long."""
+    async def _repeat(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         while not self._drained.is_set():
             try:
-                async with asyncio.timeout(_EVICT_SECONDS):
+                async with asyncio.timeout(seconds):
                     await self._drained.wait()
             except TimeoutError:
-                await self._stores.cached.evict_idle()
+                await work()
+
+    async def _refresh_keys(self) -> None:
+        """Takes over a changed keyring; forgets data keys, and what they opened, that are idle:
+        one of them may have been destroyed.
+        """
+        self._planner.forget_idle()
+        self._reader.forget_old()
+        try:
+            self._stores.sealer.refresh()
+        except TrunklineError as error:
+            _log.warning("keyring_not_read", code=error.code, detail=error.detail)
 
     def drain(self) -> None:
         """Takes no more connections and drafts; `run` commits, answers, closes, returns."""

@@ -62,7 +62,7 @@ class Listing:
                 self.version = max(self.version, line.version)
 
     def ended(self, line: UserConversation, last: Seq) -> None:
-        """As of this line the user is gone from the conversation, and sees up to `last`."""
+        """As of this line the user sees up to `last`, and no more: gone, or it is shredded."""
         if self.lines.get(line.key) is line:
             self._ends[line.key] = last
             self._lanes = None
@@ -210,8 +210,8 @@ class CachedComparison:
             rows = await self._hot.views(user, [line.conversation for line in lines])
             for line in lines:
                 row = rows.get(line.conversation)
-                if row is not None and row[1].left_at:
-                    listing.ended(line, last_visible(*row))
+                if row is not None and (row[1].left_at or row[0].shredded):
+                    listing.ended(line, NO_SEQ if row[0].shredded else last_visible(*row))
                 if _is_new(line, rows, offsets, cursor):
                     found.append(rows[line.conversation])
             if len(found) > limit:
@@ -303,6 +303,8 @@ def _is_new(
     cursor: int,
 ) -> bool:
     row = rows.get(line.conversation)
+    # What was shredded is told once, by its version: nobody will ever hold the rest.
     return row is not None and (
-        line.version > cursor or last_visible(*row) > offsets.get(line.conversation, NO_SEQ)
+        line.version > cursor
+        or (not row[0].shredded and last_visible(*row) > offsets.get(line.conversation, NO_SEQ))
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from typing import assert_never
 
 from trunkline.core import ids
+from trunkline.core.envelope import kek_of
 from trunkline.core.session import TokenBucket
 from trunkline.errors import BodyEmpty, BodyTooLarge, InvalidInput, TooManyUsers
 from trunkline.model import (
@@ -29,6 +30,10 @@ class FreshKeys:
     def __init__(self, sealer: Sealer, random_bits: Callable[[int], int]) -> None:
         self._sealer = sealer
         self._random_bits = random_bits
+
+    def stale(self, fresh: FreshKey) -> bool:
+        """Whether it was wrapped before the KEK changed: an old KEK may be retired any time."""
+        return kek_of(fresh.wrapped_key) != self._sealer.kek_id
 
     def make(self, conversation: ConversationId) -> FreshKey:
         """A key on the conversation's shard, and a wrapped data key."""
@@ -120,7 +125,7 @@ class Drafting:
         while it does not, using the same twice is harmless.
         """
         peer = self._peers.get(other)
-        if peer is None:
+        if peer is None or self._fresh_keys.stale(peer[2]):
             ids.check_id(other, "user id")
             conversation = ids.single_conversation_id(self._user, other)
             peer = (conversation, (self._user, other), self._fresh_keys.make(conversation))

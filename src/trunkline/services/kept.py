@@ -50,6 +50,12 @@ class Kept(Generic[K, V]):
         while self.size_bytes > self._most_bytes:
             self._drop(next(iter(self._values)))
 
+    def forget_old(self) -> None:
+        """Drops what is too old."""
+        now = self._clock.monotonic()
+        for key in [key for key, (_, _, until) in self._values.items() if until <= now]:
+            self._drop(key)
+
     def _drop(self, key: K) -> None:
         dropped = self._values.pop(key, None)
         if dropped is not None:

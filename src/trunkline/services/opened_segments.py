@@ -34,6 +34,10 @@ class OpenedSegments:
         """About how much memory the entries take."""
         return self._runs.size_bytes
 
+    def forget_old(self) -> None:
+        """Drops what is too old."""
+        self._runs.forget_old()
+
     def find(
         self, conversation: Conversation, after: Seq, up_to_inclusive: Seq
     ) -> list[Entry] | None:

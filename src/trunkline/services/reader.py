@@ -13,7 +13,7 @@ import msgspec
 from trunkline.core import segments
 from trunkline.core.envelope import associated_data_of, opened
 from trunkline.core.tiering import is_whole, missing_before
-from trunkline.errors import DataDamaged, TrunklineError
+from trunkline.errors import ConversationShredded, DataDamaged, TrunklineError
 from trunkline.model import (
     NO_SEQ,
     Conversation,
@@ -88,7 +88,7 @@ class Reader:
         """Exactly after+1..up_to_inclusive (I1, I8).
 
         The caller has checked the range against the conversation's head. Raises
-        `TierUnavailable` or `StorageUnavailable`, never answers short.
+        `TierUnavailable`, `StorageUnavailable` or `ConversationShredded`, never answers short.
         """
         if after >= up_to_inclusive:
             return []
@@ -101,8 +101,10 @@ class Reader:
         """The first run of a range, encoded.
 
         It ends at a multiple of 128 or at the range's end, or earlier where it would be
-        longer than a page; it holds at least one entry.
+        longer than a page; it holds at least one entry. Raises as `entries`.
         """
+        if conversation.shredded:
+            raise ConversationShredded
         last = Seq(min(up_to_inclusive, (after // RUN_ENTRIES + 1) * RUN_ENTRIES))
         key = (conversation.key, conversation.wrapped_key, after, last, encoding.subprotocol)
         run = self._runs.get(key)
@@ -110,6 +112,11 @@ class Reader:
             self._metrics.reads_shared.inc()
             return run
         return await self._once(key, lambda: self._encode(conversation, encoding, key))
+
+    def forget_old(self) -> None:
+        """Forgets what was read too long ago, also where nobody asks for it any more."""
+        self._runs.forget_old()
+        self._opened.forget_old()
 
     async def countable_at(self, conversation: Conversation, seq: Seq) -> int:
         """The running count of messages up to and with `seq`."""

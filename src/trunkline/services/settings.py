@@ -138,6 +138,13 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "is compared with its head once."
         ),
     ] = 300.0
+    keys_refresh_seconds: Annotated[
+        Seconds,
+        msgspec.Meta(
+            description="How often the keyring is read again; an opened data key, or a page "
+            "made with it, that is not used for twice as long is forgotten."
+        ),
+    ] = 10.0
     drain_seconds: Annotated[
         Seconds, msgspec.Meta(description="Time that clients have to leave when the server stops.")
     ] = 10.0

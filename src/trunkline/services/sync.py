@@ -130,6 +130,11 @@ class Syncs:
 
     def _describe(self, conversation: Conversation, member: Member) -> Changed:
         view = view_of(conversation, member)
+        if conversation.shredded:
+            return Changed(
+                conversation.id, conversation.kind, view.last, view.first, to_hex(view.digest),
+                digest_key="", marker=view.marker, left=view.left, shredded=True,
+            )  # fmt: skip
         cipher = self._sealer.cipher(conversation.wrapped_key)
         return Changed(
             conversation.id,

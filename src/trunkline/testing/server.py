@@ -6,7 +6,6 @@ One worker, or several that share the stores.
 import asyncio
 import random
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, Final
 
 from trunkline.adapters.keyring import Keyring, KeyringSealer
@@ -171,7 +170,7 @@ class SimulatedServer:
         self._worker_count = workers
         self._lag = Lag(seed)
         self._second_archiver: Archiver | None = None
-        keyring = Keyring(Path("simulated"), 1, {1: self._random.randbytes(32)})
+        keyring = Keyring("simulated", 1, {1: self._random.randbytes(32)})
         self.sealer = KeyringSealer(keyring, self._random.randbytes)
         self.cold_is_down = False
         self.hot: MemoryHotStore

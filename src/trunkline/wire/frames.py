@@ -224,7 +224,8 @@ class Changed(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     """What an endpoint must know of a conversation that changed.
 
     The view is first..head; `left`: the member is gone and head is where the view ends.
-    `digest` is the view's, `digest_key` the key of its hashes (both hex).
+    `digest` is the view's, `digest_key` the key of its hashes (both hex). `shredded`: its
+    key was destroyed, `digest_key` is empty and nothing of it can be pulled or sent any more.
     """
 
     conversation: ConversationId
@@ -237,6 +238,7 @@ class Changed(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     marker: Seq = Seq(0)
     name: str | None = None
     left: bool = False
+    shredded: bool = False
 
 
 class Synced(_FromServer, tag="synced", frozen=True):

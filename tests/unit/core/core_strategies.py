@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 from hypothesis import strategies as st
 
@@ -36,7 +35,7 @@ def sealer() -> KeyringSealer:
     """A sealer whose bytes are the same in each run."""
     numbers = itertools.count(1)
     return KeyringSealer(
-        Keyring(Path("keyring"), 1, {1: b"k" * 32}),
+        Keyring("keyring", 1, {1: b"k" * 32}),
         lambda size: next(numbers).to_bytes(size, "big"),
     )
 

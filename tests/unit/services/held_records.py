@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from random import Random
 
 import msgspec
@@ -220,7 +219,7 @@ class Held:
 
 def a_keyring(seed: int = 7) -> Keyring:
     """A keyring of one key that no file holds."""
-    return Keyring(Path("keyring.json"), 1, {1: Random(seed).randbytes(32)})
+    return Keyring("keyring.json", 1, {1: Random(seed).randbytes(32)})
 
 
 def a_lively_group() -> Held:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from trunkline.adapters.keyring import Keyring, KeyringSealer
 from trunkline.adapters.memory.cold import MemoryColdStore
@@ -38,7 +37,7 @@ def test_it_slows_down_while_sends_wait_and_recovers_after() -> None:
 
     async def main() -> None:
         clock = SimulatedClock(loop)
-        sealer = KeyringSealer(Keyring(Path("test"), 1, {1: bytes(32)}))
+        sealer = KeyringSealer(Keyring("test", 1, {1: bytes(32)}))
         hot, writer, metrics, load = MemoryHotStore(clock), Writer(sealer), Metrics(), SetLoad()
         await writer.append(hot, writer.create("g", "ann", "c"))
         drafts = [writer.message("g", "ann", f"{n:06}") for n in range(ENTRIES - 1)]

@@ -101,6 +101,35 @@ def miscount_segment(held: Held) -> None:
     held.cold.kept[0] = segments.seal(held.row, part.entries, 3, cipher)
 
 
+def change_cold_key(held: Held, wrapped_key: bytes, **fields: object) -> None:
+    """The conversation in the cold tier's metadata is under another key."""
+    about = held.cold.about[held.key]
+    row = msgspec.structs.replace(about.conversation, wrapped_key=wrapped_key, **fields)
+    held.cold.about[held.key] = msgspec.structs.replace(about, conversation=row)
+
+
+async def test_a_key_that_is_wrapped_anew_in_one_tier_gives_no_finding() -> None:
+    """A rotation is under way, or was cut short: it is the same data key."""
+    held = a_lively_group()
+    change_cold_key(held, held.sealer.rewrapped(held.fresh.wrapped_key))
+
+    assert (await held.audit()).findings == ()
+
+
+async def test_a_shredded_conversation_is_counted_and_is_no_damage() -> None:
+    """Hashes and digests are compared all the same."""
+    held = a_lively_group()
+    held.change_row(wrapped_key=b"", sealed_name=b"")
+    change_cold_key(held, b"", sealed_name=b"")
+
+    report = await held.audit()
+
+    assert report.findings == ()
+    assert report.counted.shredded == 1
+    held.change_entry(26, digest=bytes(16))
+    assert [finding.code for finding in (await held.audit()).findings] == ["digest_wrong"]
+
+
 def drop_lines(held: Held) -> None:
     held.lines = held.lines[1:]
 
@@ -172,6 +201,18 @@ DAMAGES: dict[str, tuple[Callable[[Held], object], str]] = {
     "a wrapped key with a bit flipped": (
         lambda h: h.change_row(wrapped_key=bent(h.fresh.wrapped_key)),
         "keyring_wrong",
+    ),
+    "a wrapped key that the cold tier still has": (
+        lambda h: h.change_row(wrapped_key=b"", sealed_name=b""),
+        "cold_metadata_wrong",
+    ),
+    "a wrapped key that only the hot tier has": (
+        lambda h: change_cold_key(h, b""),
+        "cold_metadata_wrong",
+    ),
+    "another data key in the cold tier": (
+        lambda h: change_cold_key(h, h.sealer.new_wrapped_key(), sealed_name=b""),
+        "cold_metadata_wrong",
     ),
     "a name with a bit flipped": (
         lambda h: h.change_row(sealed_name=bent(h.row.sealed_name)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -15,7 +14,7 @@ from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.memory.hot import MemoryHotStore
 from trunkline.core import segments
-from trunkline.errors import SealBroken, TierUnavailable
+from trunkline.errors import ConversationShredded, SealBroken, TierUnavailable
 from trunkline.model import (
     Conversation,
     ConversationId,
@@ -85,7 +84,7 @@ class Tiers:
 
     def __init__(self) -> None:
         self.clock = SteppedClock()
-        self.sealer = KeyringSealer(Keyring(Path("test"), 1, {1: bytes(32)}))
+        self.sealer = KeyringSealer(Keyring("test", 1, {1: bytes(32)}))
         self._hot = MemoryHotStore(self.clock)
         self._cold = MemoryColdStore()
         self._cached = MemoryCachedTier(self.clock)
@@ -258,3 +257,23 @@ async def test_opened_segments_stay_within_their_bytes(tiers: Tiers) -> None:
     for after in range(0, HEAD - IN_HOT, 100):
         await reader.entries(row, Seq(after), Seq(after + 100))
         assert 0 < tiers.sample("trunkline_segment_cache_bytes") <= most
+
+
+async def test_what_is_kept_is_not_given_out_once_its_key_is_destroyed(tiers: Tiers) -> None:
+    row = await tiers.fill()
+    await tiers.reader.encoded(row, Seq(0), Seq(9), JSON)
+    with pytest.raises(ConversationShredded):
+        await tiers.reader.encoded(
+            msgspec.structs.replace(row, wrapped_key=b""), Seq(0), Seq(9), JSON
+        )
+
+
+async def test_what_is_too_old_is_forgotten_also_where_nobody_asks_for_it(tiers: Tiers) -> None:
+    row = await tiers.fill()
+    await tiers.reader.encoded(row, Seq(0), Seq(9), JSON)
+    kept = ("trunkline_page_cache_bytes", "trunkline_segment_cache_bytes")
+    tiers.reader.forget_old()
+    assert all(tiers.sample(name) for name in kept)
+    tiers.clock.advance(SETTINGS.read_cache_seconds)
+    tiers.reader.forget_old()
+    assert not any(tiers.sample(name) for name in kept)

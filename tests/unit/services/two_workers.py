@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from trunkline.adapters.keyring import Keyring, KeyringSealer
@@ -118,7 +117,7 @@ class Pair:
         self.hub = MemoryHub()
         self.hot = MemoryHotStore(self.clock)
         self.cached = MemoryCachedTier(self.clock)
-        self.sealer = KeyringSealer(Keyring(Path("test"), 1, {1: bytes(32)}))
+        self.sealer = KeyringSealer(Keyring("test", 1, {1: bytes(32)}))
         self.generations = MemoryGenerations()
         self._cold = MemoryColdStore()
         self._group = group

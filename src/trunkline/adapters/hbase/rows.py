@@ -19,6 +19,7 @@ import msgspec
 from trunkline.adapters.hbase.idl import Struct, idl
 from trunkline.adapters.hbase.records import pack_metadata, unpack_metadata
 from trunkline.core import digest as digests
+from trunkline.core.envelope import kek_of
 from trunkline.core.segments import SEGMENT_ENTRIES
 from trunkline.errors import DataDamaged
 from trunkline.model import ColdMetadata, ConversationKey, Segment, Seq
@@ -37,6 +38,9 @@ _INVERTED: Final = 2**64 - 1
 # Of writes with one timestamp HBase shows the last. With its own timestamps it would show the one
 # whose server had the later clock, and an erased body could come back.
 _TIMESTAMP: Final = 1
+# Metadata is stamped with the id of the KEK that wraps its key, so that an archiver which has
+# read the conversation before its key was wrapped anew, or destroyed, puts nothing back.
+_SHREDDED: Final = 1 << 33
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -124,8 +128,12 @@ def put_segment(segment: Segment) -> Struct:
 
 def put_metadata(metadata: ColdMetadata) -> Struct:
     """The put of a conversation's metadata, synced to disk."""
-    row = prefix(metadata.conversation.key)
-    return _put(row, [(_METADATA_COLUMN, pack_metadata(metadata))])
+    conversation = metadata.conversation
+    return _put(
+        prefix(conversation.key),
+        [(_METADATA_COLUMN, pack_metadata(metadata))],
+        _SHREDDED if conversation.shredded else _TIMESTAMP + kek_of(conversation.wrapped_key),
+    )
 
 
 def segment_of(result: Struct) -> Segment:
@@ -167,13 +175,13 @@ def _piece_columns(count: int) -> Iterator[bytes]:
     return (b"%d" % number for number in range(count))
 
 
-def _put(row: bytes, columns: Sequence[tuple[bytes, bytes]]) -> Struct:
+def _put(row: bytes, columns: Sequence[tuple[bytes, bytes]], timestamp: int = _TIMESTAMP) -> Struct:
     return idl.TPut(
         row=row,
         columnValues=[
             idl.TColumnValue(family=FAMILY, qualifier=name, value=value) for name, value in columns
         ],
-        timestamp=_TIMESTAMP,
+        timestamp=timestamp,
         # Whatever the table or the site says: on disk, not only with the file system.
         durability=idl.TDurability.FSYNC_WAL,
     )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -12,13 +12,24 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from trunkline.adapters.keyring.file import KEY_BYTES, Keyring, make_keyring, read_keyring
-from trunkline.core.envelope import HEADER
-from trunkline.errors import KeyringMissing, KeyringWrong, SealBroken
+from trunkline.adapters.keyring.file import KEY_BYTES, Keyring
+from trunkline.adapters.keyring.source import FileSource, KeyringSource, RandomBytes
+from trunkline.core.envelope import (
+    HEADER,
+    WRAPPED_FORMAT,
+    WRAPPED_HEADER_BYTES,
+    kek_of,
+    wrapped_header,
+)
+from trunkline.core.recent import Recent
+from trunkline.errors import (
+    ConversationShredded,
+    KeyringBehind,
+    KeyringWrong,
+    SealBroken,
+    TrunklineError,
+)
 from trunkline.model import WorkerId
-
-RandomBytes = Callable[[int], bytes]
-"""Returns that many bytes which nobody can foresee: `os.urandom`, or a simulator's."""
 
 OPENED_CIPHERS: Final = 65_536
 _NONCE_BYTES: Final = 12
@@ -27,17 +38,14 @@ _NONCE_START: Final = len(HEADER)
 _BODY_START: Final = _NONCE_START + _NONCE_BYTES
 _BLOB_LEAST: Final = _BODY_START + _TAG_BYTES
 
-_WRAP_FORMAT: Final = 1
-_WRAP: Final = Struct(">BI")
-"""Format and KEK id; nonce and ciphertext follow."""
-_WRAP_LEAST: Final = _WRAP.size + _NONCE_BYTES + _TAG_BYTES
+_WRAP_LEAST: Final = WRAPPED_HEADER_BYTES + _NONCE_BYTES + _TAG_BYTES
 _DATA_KEY: Final = b"trunkline data key"
 _SENTINEL: Final = b"trunkline sentinel"
 _DIGEST_KEY: Final = b"trunkline digest key"
 _PACKET_KEY: Final = b"trunkline packet key "
 _PACKET: Final = Struct(">BI4xQ")
 """Format and KEK id, then the nonce: four zero bytes and the counter; ciphertext follows."""
-_PACKET_NONCE: Final = 5
+_PACKET_NONCE: Final = WRAPPED_HEADER_BYTES
 _PACKET_LEAST: Final = _PACKET.size + _TAG_BYTES
 
 
@@ -73,7 +81,7 @@ class KeyringCipher:
     16-byte tag. Random nonces allow 2^32 blobs a key (NIST SP 800-38D, section 8.3).
     """
 
-    __slots__ = ("_decrypt", "_encrypt", "_nonce", "digest_key")
+    __slots__ = ("__weakref__", "_decrypt", "_encrypt", "_nonce", "digest_key")
 
     def __init__(self, data_key: bytes, nonces: Nonces) -> None:
         aead = AESGCM(data_key)
@@ -106,10 +114,10 @@ class KeyringPacketCipher:
     nonces need only count. Packets sealed before and after a rotation open alike.
     """
 
-    __slots__ = ("_boot", "_count", "_keyring", "_keys")
+    __slots__ = ("_boot", "_count", "_keks", "_keys")
 
-    def __init__(self, keyring: Keyring, worker: WorkerId) -> None:
-        self._keyring = keyring
+    def __init__(self, keks: "KeyEncryptionKeys", worker: WorkerId) -> None:
+        self._keks = keks
         self._boot = worker.encode()
         self._keys: dict[int, AESGCM] = {}
         self._count = 0
@@ -117,8 +125,8 @@ class KeyringPacketCipher:
     def seal(self, plaintext: bytes, associated_data: bytes) -> bytes:
         """Returns header, nonce and ciphertext: 33 bytes more than the plaintext."""
         self._count += 1
-        kek_id = self._keyring.current
-        header = _PACKET.pack(_WRAP_FORMAT, kek_id, self._count)
+        kek_id = self._keks.current
+        header = _PACKET.pack(WRAPPED_FORMAT, kek_id, self._count)
         return header + self._key(kek_id).encrypt(
             header[_PACKET_NONCE:], plaintext, header + associated_data
         )
@@ -129,7 +137,7 @@ class KeyringPacketCipher:
             raise SealBroken
         header = blob[: _PACKET.size]
         packet_format, kek_id, _ = _PACKET.unpack(header)
-        if packet_format != _WRAP_FORMAT or kek_id not in self._keyring.keys:
+        if packet_format != WRAPPED_FORMAT:
             raise SealBroken
         try:
             return self._key(kek_id).decrypt(
@@ -141,9 +149,48 @@ class KeyringPacketCipher:
     def _key(self, kek_id: int) -> AESGCM:
         key = self._keys.get(kek_id)
         if key is None:
+            kek = self._keks.get(kek_id)
+            if kek is None:
+                raise SealBroken
             derived = HKDF(SHA256(), 32, salt=None, info=_PACKET_KEY + self._boot)
-            key = self._keys[kek_id] = AESGCM(derived.derive(self._keyring.keys[kek_id]))
+            key = self._keys[kek_id] = AESGCM(derived.derive(kek))
         return key
+
+
+class KeyEncryptionKeys:
+    """The keyring that counts now. A key that it lacks makes it be read again.
+
+    Attributes:
+        keyring: as it was last read.
+    """
+
+    def __init__(self, keyring: Keyring, read: Callable[[], Keyring] | None) -> None:
+        self.keyring = keyring
+        self._read = read
+        self._agreed = 0
+
+    @property
+    def current(self) -> int:
+        """Id of the key that new data keys are wrapped with."""
+        return max(self.keyring.current, self._agreed)
+
+    def get(self, kek_id: int) -> bytes | None:
+        """The key of an id, read again if it is not known, or None."""
+        if kek_id not in self.keyring.keys:
+            with suppress(TrunklineError):
+                self.refresh()
+        return self.keyring.keys.get(kek_id)
+
+    def refresh(self) -> None:
+        """Reads the keyring again; what cannot be read leaves the old one, and raises."""
+        if self._read is not None:
+            self.keyring = self._read()
+
+    def agree(self, kek_id: int) -> None:
+        """From now on no older key wraps anything; raises `KeyringBehind` if it is not here."""
+        if self.get(kek_id) is None:
+            raise _behind(kek_id, self.keyring)
+        self._agreed = max(self._agreed, kek_id)
 
 
 class KeyringSealer:
@@ -158,31 +205,73 @@ class KeyringSealer:
         keyring: Keyring,
         random_bytes: RandomBytes = os.urandom,
         *,
+        read: Callable[[], Keyring] | None = None,
         opened_ciphers: int = OPENED_CIPHERS,
     ) -> None:
-        self.keyring = keyring
+        """`read` reads the keyring again, where it may change while this runs."""
+        self._keks = KeyEncryptionKeys(keyring, read)
         self._random_bytes = random_bytes
         self._nonces = Nonces(random_bytes)
-        self._keks = {kek_id: AESGCM(key) for kek_id, key in keyring.keys.items()}
-        self._cached_cipher = lru_cache(maxsize=opened_ciphers)(self._open_cipher)
+        self._opened: Recent[bytes, KeyringCipher] = Recent(opened_ciphers)
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keyring as it was last read."""
+        return self._keks.keyring
+
+    @property
+    def kek_id(self) -> int:
+        """Id of the KEK that wraps new data keys."""
+        return self._keks.current
 
     def new_wrapped_key(self) -> bytes:
         """A fresh random data key, wrapped with the current KEK: 65 bytes."""
         return self._wrap(self._random_bytes(KEY_BYTES), _DATA_KEY)
 
+    def rewrapped(self, wrapped_key: bytes) -> bytes:
+        """The same data key, wrapped with the current KEK; raises as `cipher`."""
+        return self._wrap(self._unwrap(wrapped_key, _DATA_KEY), _DATA_KEY)
+
     def cipher(self, wrapped_key: bytes) -> KeyringCipher:
-        """The cipher of a wrapped key; raises `KeyringWrong` if it does not unwrap."""
-        return self._cached_cipher(wrapped_key)
+        """The cipher of a wrapped key; raises `KeyringWrong` if it does not unwrap,
+        `KeyringBehind` if its KEK is not here, `ConversationShredded` if there is none.
+        """
+        found = self._opened.get(wrapped_key)
+        if found is None:
+            if not wrapped_key:
+                raise ConversationShredded
+            found = KeyringCipher(self._unwrap(wrapped_key, _DATA_KEY), self._nonces)
+            self._opened.put(wrapped_key, found)
+        return found
 
     def packet_cipher(self, worker: WorkerId) -> KeyringPacketCipher:
         """The cipher of what one boot of a worker publishes; its own it asks for once."""
-        return KeyringPacketCipher(self.keyring, worker)
+        return KeyringPacketCipher(self._keks, worker)
+
+    def refresh(self) -> None:
+        """Reads the keyring again, and forgets ciphers not used since the last call.
+
+        Raises `KeyringMissing` or `KeyringWrong` if that failed: the old keyring then stays.
+        """
+        self._opened.age()
+        self._keks.refresh()
+
+    def agree(self, sentinel: bytes) -> None:
+        """Wraps with no older KEK than the one that this sentinel was made with.
+
+        Raises `KeyringWrong` as `verify_sentinel`.
+        """
+        self.verify_sentinel(sentinel)
+        self.advance(kek_of(sentinel))
+
+    def advance(self, kek_id: int) -> None:
+        """Wraps with no older KEK than this; raises `KeyringBehind` if it is not here."""
+        self._keks.agree(kek_id)
 
     def sentinel(self) -> bytes:
         """A blob to keep beside the data: it tells at the next start whether the keyring is theirs.
 
-        It is made when the data directory is made, and by the current KEK; a keyring that
-        was rotated still holds that one.
+        It is made when the data directory is made, and again when its KEK is replaced.
         """
         return self._wrap(_SENTINEL, _SENTINEL)
 
@@ -191,44 +280,57 @@ class KeyringSealer:
         if self._unwrap(blob, _SENTINEL) != _SENTINEL:
             raise KeyringWrong
 
-    def _open_cipher(self, wrapped_key: bytes) -> KeyringCipher:
-        return KeyringCipher(self._unwrap(wrapped_key, _DATA_KEY), self._nonces)
-
     def _wrap(self, plaintext: bytes, purpose: bytes) -> bytes:
-        current = self.keyring.current
-        header = _WRAP.pack(_WRAP_FORMAT, current)
+        current = self._keks.current
+        header = wrapped_header(current)
         nonce = self._random_bytes(_NONCE_BYTES)
-        return header + nonce + self._keks[current].encrypt(nonce, plaintext, header + purpose)
+        kek = self._keks.get(current)
+        if kek is None:
+            raise _behind(current, self.keyring)
+        return header + nonce + AESGCM(kek).encrypt(nonce, plaintext, header + purpose)
 
     def _unwrap(self, blob: bytes, purpose: bytes) -> bytes:
         if len(blob) < _WRAP_LEAST:
             raise KeyringWrong("A wrapped key is too short to be one.")
-        header, rest = blob[: _WRAP.size], blob[_WRAP.size :]
-        wrap_format, kek_id = _WRAP.unpack(header)
+        header, rest = blob[:WRAPPED_HEADER_BYTES], blob[WRAPPED_HEADER_BYTES:]
+        kek_id = kek_of(blob)
+        if not kek_id:
+            raise KeyringWrong("A wrapped key is of another format than this version's.")
         kek = self._keks.get(kek_id)
-        if wrap_format != _WRAP_FORMAT or kek is None:
-            raise KeyringWrong(
-                f"The data was sealed with key {kek_id} (format {wrap_format}), which "
-                f"{self.keyring.path} does not hold."
-            )
+        if kek is None:
+            behind = _behind(kek_id, self.keyring)
+            raise behind if purpose == _DATA_KEY else KeyringWrong(behind.detail)
         try:
-            return kek.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], header + purpose)
+            return AESGCM(kek).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], header + purpose)
         except InvalidTag:
             raise KeyringWrong(
-                f"Key {kek_id} of {self.keyring.path} is not the one that the data was sealed with."
+                f"Key {kek_id} of {self.keyring.place} is not the one that the data was sealed "
+                "with."
             ) from None
+
+
+def _behind(kek_id: int, keyring: Keyring) -> KeyringBehind:
+    return KeyringBehind(
+        f"The data was sealed with key {kek_id}, which {keyring.place} does not hold: copy the "
+        "newest keyring here."
+    )
+
+
+def open_sealer_of(
+    source: KeyringSource, *, create: bool, random_bytes: RandomBytes = os.urandom
+) -> KeyringSealer:
+    """The sealer over a source's keyring; raises `KeyringMissing`, `KeyringWrong`.
+
+    With `create` a file is made (mode 0600) where there is none. What the start should tell
+    stands in `.keyring`.
+    """
+    return KeyringSealer(source.read(create=create), random_bytes, read=source.read)
 
 
 def open_keyring(path: Path, create: bool, random_bytes: RandomBytes = os.urandom) -> KeyringSealer:
     """Opens a keyring file, or with `create` makes one (mode 0600) where there is none.
 
-    Raises `KeyringMissing` if it is not there or not readable, `KeyringWrong` if the file
-    is not a keyring. What the start should tell stands in `.keyring`.
+    Raises as `open_sealer_of`.
     """
-    try:
-        keyring = read_keyring(path)
-    except KeyringMissing:
-        if not create or path.exists():
-            raise
-        keyring = make_keyring(path, random_bytes)
-    return KeyringSealer(keyring, random_bytes)
+    source = FileSource(path, random_bytes)
+    return open_sealer_of(source, create=create, random_bytes=random_bytes)

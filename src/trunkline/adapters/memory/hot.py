@@ -183,7 +183,7 @@ class MemoryTaskStore:
 
     def _is_waiting(self, key: ConversationKey) -> bool:
         row = self._state.row(key)
-        return row is not None and row.head > row.archived_up_to
+        return row is not None and row.to_be_archived
 
     def _is_free(self, key: ConversationKey, now: float) -> bool:
         lease = self._leases.get(key)

@@ -7,7 +7,9 @@ from typing import Final
 import msgspec
 
 from trunkline.adapters.mysql.connection import Connection, DuplicateKey, Row
+from trunkline.adapters.mysql.deployment import AGREED_KEK
 from trunkline.adapters.mysql.epochs import Epochs
+from trunkline.adapters.mysql.keys import check_fence
 from trunkline.adapters.mysql.lists import Line, Outbox
 from trunkline.adapters.mysql.literals import keys as key_list
 from trunkline.adapters.mysql.literals import literals, rows
@@ -214,7 +216,12 @@ class AppendTransaction:
             "task_insert": waking,
             "outbox_insert": self._outbox.rows(lines),
         }
-        await _send(connection, [text for name in rows_of for text in inserts(name, rows_of[name])])
+        texts = [text for name in rows_of for text in inserts(name, rows_of[name])]
+        if rows_of["conversation_insert"]:
+            texts.append(statement("deployment_shared", key=AGREED_KEK))
+            check_fence(await _send(connection, texts), writes)
+        else:
+            await _send(connection, texts)
         return lines
 
 
@@ -252,8 +259,8 @@ async def insert(connection: Connection, name: str, values: Sequence[str]) -> No
         await connection.execute(text)
 
 
-async def _send(connection: Connection, statements: Sequence[str]) -> None:
-    """Runs statements in one round trip, or few if they are large."""
+async def _send(connection: Connection, statements: Sequence[str]) -> Sequence[Row]:
+    """Runs statements in one round trip, or few if they are large; the rows of the last one."""
     part: list[str] = []
     size = 0
     for text in statements:
@@ -262,8 +269,7 @@ async def _send(connection: Connection, statements: Sequence[str]) -> None:
             part, size = [], 0
         part.append(text)
         size += len(text)
-    if part:
-        await connection.rows_of_each(part)
+    return (await connection.rows_of_each(part))[-1] if part else ()
 
 
 def _with(decision: Decision, left_out: Mapping[int, Outcome]) -> Decision:

@@ -7,6 +7,7 @@ from typing import Final
 
 from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.deployment import AGREED_KEK
 from trunkline.adapters.mysql.literals import rows
 from trunkline.adapters.mysql.sql import FOLDER, statement
 from trunkline.errors import StorageUnavailable, StoreNewer, StoreNotMigrated
@@ -100,4 +101,5 @@ async def _upgrade(database: Database, connection: Connection) -> list[int]:
     first, last = database.place.shards
     shards = [(shard, 1) for shard in range(first, last + 1)]
     await connection.execute(statement("shard_insert", lists={"rows": rows(shards)}))
+    await connection.execute(statement("deployment_put", key=AGREED_KEK, value=b"0"))
     return made

@@ -9,11 +9,12 @@ from typing import Final
 import msgspec
 
 from trunkline.adapters.mysql.database import Database
-from trunkline.adapters.mysql.deployment import agree, agreed
+from trunkline.adapters.mysql.deployment import SENTINEL, agree, agreed
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.generations import MysqlGenerations
 from trunkline.adapters.mysql.hot import MysqlHotStore
 from trunkline.adapters.mysql.intake import MysqlIntake
+from trunkline.adapters.mysql.keys import MysqlKeys
 from trunkline.adapters.mysql.lists import Outbox
 from trunkline.adapters.mysql.load import CommitLoad
 from trunkline.adapters.mysql.migrate import check_version, migrate, version
@@ -26,7 +27,6 @@ from trunkline.errors import ServerUnsafe
 from trunkline.ports.clock import Clock
 from trunkline.ports.readings import Reading
 
-SENTINEL: Final = "sentinel"
 _SAFE: Final = {
     "innodb_flush_log_at_trx_commit": "1",
     "innodb_doublewrite": "ON",
@@ -43,8 +43,8 @@ class MysqlStores(msgspec.Struct, frozen=True):
     upkeep: Upkeep
     load: CommitLoad
     intake: MysqlIntake
+    keys: MysqlKeys
     shards: ShardMap[Database]
-    sentinel: bytes
 
     def readings(self) -> list[Reading]:
         """What an operator may want to know of the tier."""
@@ -82,8 +82,8 @@ async def open_mysql(
             Upkeep(databases, outbox, settings.resend_days),
             CommitLoad(databases, outbox, clock, busy_seconds=settings.busy_commit_seconds),
             MysqlIntake(shards, epochs),
+            MysqlKeys(shards, outbox),
             shards,
-            await agreed(databases[0], SENTINEL) or b"",
         )
 
 

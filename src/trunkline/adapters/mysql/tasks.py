@@ -80,7 +80,7 @@ class MysqlTaskStore:
                 if held:
                     ended = {"keys": key_list(held)}
                     await connection.execute(statement("task_delete", lists=ended))
-                again = [f"({key})" for key, row in held.items() if row.head > row.archived_up_to]
+                again = [f"({key})" for key, row in held.items() if row.to_be_archived]
                 if again:
                     await connection.execute(
                         statement("task_insert", lists={"rows": ",".join(again)})

@@ -16,6 +16,7 @@ from trunkline.adapters.sqlite.commits import Commits
 from trunkline.adapters.sqlite.directory import DataDirectory
 from trunkline.adapters.sqlite.hot import SqliteHotStore
 from trunkline.adapters.sqlite.journal import Journal
+from trunkline.adapters.sqlite.keys import SqliteKeys
 from trunkline.adapters.sqlite.recovery import check_wals, recover
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.supervise import slicer
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddedStores:
-    """`hot`, `tasks` and `cold` on one data directory, between `async with` and its end.
+    """`hot`, `tasks`, `cold` and `keys` on one data directory, between `async with` and its end.
 
     At the end everything is materialised, the journal emptied, the WALs are gone.
     """
@@ -37,6 +38,7 @@ class EmbeddedStores:
     hot: SqliteHotStore
     tasks: SqliteTaskStore
     cold: SqliteColdStore
+    keys: SqliteKeys
 
     def __init__(
         self,
@@ -135,6 +137,7 @@ class EmbeddedStores:
         )
         self.tasks = SqliteTaskStore(state, self.hot, self._clock)
         self.cold = SqliteColdStore(cold, cold_thread)
+        self.keys = SqliteKeys(self.hot, tables, ask_thread, self.materialise)
         self._upkeep = Upkeep(
             state,
             self._commits,

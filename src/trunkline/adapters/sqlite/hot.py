@@ -159,6 +159,17 @@ class SqliteHotStore:
         """Commits records that give out no version, in the turn that was taken."""
         await asyncio.shield(self._commit(written, self._state.version))
 
+    async def commit_row(self, row: Conversation, members: Collection[Member]) -> None:
+        """Commits a conversation's row as it is given, in the turn that was taken, and raises
+        the version of each member's list.
+        """
+        version = self._state.version
+        written = Written(
+            row.key, row.id, (), conversation_row(row),
+            tuple(member_row(m, version + n) for n, m in enumerate(members, 1)),
+        )  # fmt: skip
+        await asyncio.shield(self._commit([written], version + len(members)))
+
     def _commit(
         self, written: Sequence[Record], version: int, moves: Sequence[_Moves] = ()
     ) -> Answer:
@@ -354,11 +365,7 @@ class SqliteHotStore:
         """
         keys = await self._ask(self._tables.unarchived)
         slots = ((key, self._state.slot_of_key(key)) for key in keys)
-        return [
-            key
-            for key, slot in slots
-            if slot is None or slot.conversation.head > slot.conversation.archived_up_to
-        ]
+        return [key for key, slot in slots if slot is None or slot.conversation.to_be_archived]
 
     async def conversations_of(
         self, user: UserId, *, changed_after: int = 0

@@ -9,6 +9,7 @@ import msgspec
 from trunkline.adapters.sqlite.database import connect, translated
 from trunkline.adapters.sqlite.sql import schema, statement
 from trunkline.core.digest import from_bytes
+from trunkline.core.envelope import WRAPPED_HEADER_BYTES, wrapped_header
 from trunkline.errors import DataDamaged
 from trunkline.model import (
     ClientMessageId,
@@ -176,6 +177,19 @@ class Tables:
     def offsets(self, user: UserId, endpoint: EndpointId) -> dict[ConversationKey, Seq]:
         """An endpoint's read offsets."""
         return {unsigned(row[0]): Seq(row[1]) for row in self._all("offsets", user, endpoint)}
+
+    def wrapped_headers(self) -> list[tuple[bytes, int]]:
+        """What wrapped keys begin with, and how many begin so."""
+        return self._all("wrapped_headers", WRAPPED_HEADER_BYTES)
+
+    def wrapped_otherwise(
+        self, kek_id: int, after: ConversationKey | None, limit: int
+    ) -> list[Conversation]:
+        """Conversations above a key that another KEK wraps, and that are not shredded."""
+        least = -_KEY_OFFSET if after is None else signed(after) + 1
+        header = (WRAPPED_HEADER_BYTES, wrapped_header(kek_id))
+        rows = self._all("wrapped_otherwise", least, *header, limit)
+        return [conversation_from(row) for row in rows]
 
     def unarchived(self) -> Sequence[ConversationKey]:
         """Conversations whose head is beyond what is archived, in key order."""

@@ -8,7 +8,7 @@ import msgspec
 from trunkline.adapters.sqlite.hot import SqliteHotStore
 from trunkline.adapters.sqlite.records import Archived, Record
 from trunkline.adapters.sqlite.state import State
-from trunkline.model import Conversation, ConversationKey, Seq
+from trunkline.model import ConversationKey, Seq
 from trunkline.ports.clock import Clock
 from trunkline.ports.tasks import ArchiveTask
 
@@ -77,7 +77,7 @@ class SqliteTaskStore:
                 continue
             self._end(key)
             self._state.unarchived.pop(key, None)
-            if _is_waiting(slot.conversation):
+            if slot.conversation.to_be_archived:
                 self._state.unarchived[key] = None
 
     async def failed(self, task: ArchiveTask, code: str, again_after_seconds: float) -> None:
@@ -114,7 +114,3 @@ class SqliteTaskStore:
             self._state.unarchived.update(dict.fromkeys(k for k in before if k not in since))
             self._state.unarchived.update(since)
             self._loaded = True
-
-
-def _is_waiting(conversation: Conversation) -> bool:
-    return conversation.head > conversation.archived_up_to

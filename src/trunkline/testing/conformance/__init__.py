@@ -17,6 +17,7 @@ from trunkline.testing.conformance.cold import ColdStoreSuite
 from trunkline.testing.conformance.generations import GenerationsMaker, GenerationsSuite
 from trunkline.testing.conformance.heads import HeadsSuite
 from trunkline.testing.conformance.hot import HotStoreSuite
+from trunkline.testing.conformance.keys import WrappedKeysSuite
 from trunkline.testing.conformance.membership import MembershipSuite
 from trunkline.testing.conformance.resending import ResendingSuite
 from trunkline.testing.conformance.sealer import SealerSuite
@@ -50,5 +51,6 @@ __all__ = [
     "TierMaker",
     "TiersMaker",
     "WatchingSuite",
+    "WrappedKeysSuite",
     "Writer",
 ]

@@ -1,8 +1,16 @@
 """Suite of the sealer: data keys that only their keyring opens, blobs that cannot be moved."""
 
+import weakref
 from collections.abc import Callable
 
-from trunkline.errors import KeyringWrong, SealBroken, TrunklineError
+from trunkline.core.envelope import WRAPPED_HEADER_BYTES, kek_of
+from trunkline.errors import (
+    ConversationShredded,
+    KeyringBehind,
+    KeyringWrong,
+    SealBroken,
+    TrunklineError,
+)
 from trunkline.model import WorkerId
 from trunkline.ports.sealer import Sealer
 
@@ -87,9 +95,34 @@ class SealerSuite:
         wrapped = sealer.new_wrapped_key()
         for at in range(len(wrapped)):
             changed = bytearray(wrapped)
-            changed[at] ^= 1
-            assert refuses(KeyringWrong, sealer.cipher, bytes(changed))
-            assert refuses(KeyringWrong, sealer.cipher, wrapped[:at])
+            changed[at] ^= 2
+            # Its second to fifth byte name the KEK: another one, which is not here.
+            kind = KeyringBehind if 1 <= at < WRAPPED_HEADER_BYTES else KeyringWrong
+            assert refuses(kind, sealer.cipher, bytes(changed))
+            if at:
+                assert refuses(KeyringWrong, sealer.cipher, wrapped[:at])
+        assert refuses(ConversationShredded, sealer.cipher, b"")
+
+    def test_a_rewrapped_key_is_the_same_data_key(self, make_sealer: SealerMaker) -> None:
+        """What was sealed before opens, under a wrapped key that says its KEK."""
+        sealer = make_sealer()
+        wrapped = sealer.new_wrapped_key()
+        again = sealer.rewrapped(wrapped)
+        assert again != wrapped
+        assert kek_of(again) == kek_of(wrapped) == sealer.kek_id > 0
+        blob = sealer.cipher(wrapped).seal(b"body", b"place")
+        assert sealer.cipher(again).open(blob, b"place") == b"body"
+        assert sealer.cipher(again).digest_key == sealer.cipher(wrapped).digest_key
+
+    def test_a_data_key_that_is_not_used_is_forgotten(self, make_sealer: SealerMaker) -> None:
+        """After two calls of `refresh`; one that is used stays open."""
+        sealer = make_sealer()
+        idle, used = sealer.new_wrapped_key(), sealer.new_wrapped_key()
+        forgotten, kept = weakref.ref(sealer.cipher(idle)), sealer.cipher(used)
+        for _ in range(2):
+            sealer.refresh()
+            assert sealer.cipher(used) is kept
+        assert forgotten() is None
 
     def test_what_a_worker_publishes_opens_at_any_other_with_the_keyring_and_nowhere_else(
         self, make_sealer: SealerMaker

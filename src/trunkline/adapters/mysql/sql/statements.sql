@@ -218,6 +218,31 @@ UPDATE deployment SET value = {value} WHERE name = {key} AND value = {old}
 -- name: deployment
 SELECT value FROM deployment WHERE name = {key}
 
+-- name: deployment_locked
+SELECT value FROM deployment WHERE name = {key} FOR UPDATE
+
+-- name: deployment_shared
+SELECT value FROM deployment WHERE name = {key} LOCK IN SHARE MODE
+
+-- name: deployment_set
+UPDATE deployment SET value = {value} WHERE name = {key}
+
+-- name: keks
+SELECT LEFT(wrapped_key, {bytes}) AS header, COUNT(*) FROM conversation GROUP BY header
+
+-- name: wrapped_otherwise
+SELECT ckey, id, kind, wrapped_key, head, countable, digest, archived_up_to, trimmed_up_to,
+    membership_version, member_count, sealed_name
+FROM conversation
+WHERE ckey >= {first} AND LENGTH(wrapped_key) > 0 AND LEFT(wrapped_key, {bytes}) <> {header}
+ORDER BY ckey LIMIT {limit}
+
+-- name: rewrap
+UPDATE conversation SET wrapped_key = {new} WHERE ckey = {key} AND wrapped_key = {old}
+
+-- name: shred
+UPDATE conversation SET wrapped_key = '', sealed_name = '' WHERE ckey = {key}
+
 -- name: snapshot_start
 START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY
 

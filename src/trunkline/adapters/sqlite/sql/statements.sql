@@ -68,7 +68,8 @@ SELECT id, key, version FROM user_conversation WHERE user = ? AND version > ?;
 SELECT key, seq FROM endpoint_offset WHERE user = ? AND endpoint = ?;
 
 -- name: unarchived
-SELECT key FROM conversation WHERE head > archived_up_to ORDER BY key;
+SELECT key FROM conversation
+WHERE head > archived_up_to AND length(wrapped_key) > 0 ORDER BY key;
 
 -- name: conversation_put
 INSERT INTO conversation (key, id, kind, wrapped_key, head, countable, digest, archived_up_to,
@@ -89,6 +90,16 @@ UPDATE conversation SET head = ?, countable = ?, digest = ? WHERE key = ?;
 UPDATE conversation SET archived_up_to = max(archived_up_to, ?),
     trimmed_up_to = max(trimmed_up_to, ?)
 WHERE key = ?;
+
+-- name: wrapped_headers
+SELECT coalesce(substr(wrapped_key, 1, ?), x''), count(*) FROM conversation GROUP BY 1;
+
+-- name: wrapped_otherwise
+SELECT key, id, kind, wrapped_key, head, countable, digest, archived_up_to, trimmed_up_to,
+    membership_version, member_count, sealed_name
+FROM conversation
+WHERE key >= ? AND length(wrapped_key) > 0 AND substr(wrapped_key, 1, ?) <> ?
+ORDER BY key LIMIT ?;
 
 -- name: trimmed
 SELECT c.key, c.trimmed_up_to FROM json_each(?) AS asked
