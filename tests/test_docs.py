@@ -37,6 +37,7 @@ SKIPPED_FOLDERS = {".git", ".hypothesis", ".venv", "build", "dist", "node_module
 
 # Codes that no server sends: of starting, of files and keys, and of the client's own side.
 OFF_THE_WIRE = {
+    "key_in_use",
     "address_in_use",
     "config_invalid",
     "data_dir_invalid",
