@@ -9,13 +9,13 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hbase_tables
 import pytest
 from addresses import address_of, mariadb_servers, require_server
+from cluster_process import ClusterProcess, Tiers, cluster_process, settings_file
 from command_line import run, run_json, started, wait_for
-from databases import everywhere
+from databases import everywhere, own_databases
 
 from trunkline.adapters.hbase.settings import Settings as HbaseSettings
 from trunkline.replay.demonstration import SAMPLE
@@ -24,81 +24,42 @@ LINES = 400
 SECONDS = 60
 
 
-def settings_file(folder: Path, name: str) -> Path:
-    """Settings of a cluster on the tests' servers whose databases are called `name`."""
-    lines = [
-        'tiers = "cluster"',
-        f'data = "{folder / "node"}"',
-        "[gateway]\nport = 0\n[ops]\nport = 0",
-        "[services]\nsends_per_second = 1000000\nsend_burst = 1000000",
-    ]
-    servers = mariadb_servers()
-    lines.append(f'[mysql]\npassword = "{servers.password}"')
-    lines += [
-        f'[[mysql.databases]]\nhost = "{place.host}"\nport = {place.port}\n'
-        f'database = "{name}"\nshards = {list(place.shards)}'
-        for place in servers.databases
-    ]
-    host, port = address_of("redis", "127.0.0.1:26379")
-    require_server("Redis", host, port)
-    lines.append(f'[redis]\nnodes = ["{host}:{port}"]\nprefix = "{name}"')
+def tiers_named(name: str) -> Tiers:
+    """The tests' servers with databases, keys and a table that are called `name`."""
+    redis = address_of("redis", "127.0.0.1:26379")
+    require_server("Redis", *redis)
     host, port = address_of("hbase", "127.0.0.1:26092")
     require_server("HBase", host, port)
-    lines.append(f'[hbase]\nhost = "{host}"\nport = {port}\ntable = "{name}"\nregions = 4')
-    file = folder / "cluster.toml"
-    file.write_text("\n".join(lines), encoding="utf-8")
-    return file
+    return Tiers(
+        own_databases(mariadb_servers(), name),
+        "{}:{}".format(*redis),
+        HbaseSettings(host=host, port=port, table=name, regions=4),
+        prefix=name,
+    )
 
 
 @pytest.fixture
 def config(tmp_path: Path, worker_id: str) -> Iterator[Path]:
     """Settings of a cluster of this test's own, with nothing made yet."""
     name = f"trunkline_e2e_{worker_id}"
-    table = HbaseSettings(
-        host=address_of("hbase", "127.0.0.1:26092")[0],
-        port=address_of("hbase", "127.0.0.1:26092")[1],
-        table=name,
-    )
-    file = settings_file(tmp_path, name)
+    tiers = tiers_named(name)
     asyncio.run(everywhere(mariadb_servers(), f"DROP DATABASE IF EXISTS {name}"))
-    asyncio.run(hbase_tables.drop(table))
+    asyncio.run(hbase_tables.drop(tiers.hbase))
     asyncio.run(everywhere(mariadb_servers(), f"CREATE DATABASE {name}"))
-    yield file
+    yield settings_file(tmp_path, tiers)
     asyncio.run(everywhere(mariadb_servers(), f"DROP DATABASE {name}"))
-    asyncio.run(hbase_tables.drop(table))
-
-
-class Cluster:
-    """`trunkline serve --workers 2` as a process."""
-
-    def __init__(self, process: subprocess.Popen[str], told: dict[str, Any]) -> None:
-        self.process = process
-        self.told = told
-
-    def workers(self) -> list[int]:
-        """Process ids of its children."""
-        found = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        return [int(pid) for pid in found.stdout.split()]
+    asyncio.run(hbase_tables.drop(tiers.hbase))
 
 
 @pytest.fixture
-def cluster(config: Path) -> Iterator[Cluster]:
+def cluster(config: Path) -> Iterator[ClusterProcess]:
     assert run("migrate", "--config", config).returncode == 0
-    with started(
-        "serve", "--config", config, "--workers", 2, "--json",
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        yield Cluster(process, json.loads(process.stdout.readline()))
-        process.terminate()
-        process.communicate(timeout=SECONDS)
-        assert process.returncode == 0
+    with cluster_process(config, subprocess.DEVNULL) as cluster:
+        yield cluster
 
 
 def test_a_replay_over_two_workers_is_complete_and_the_audit_clean(
-    cluster: Cluster, config: Path
+    cluster: ClusterProcess, config: Path
 ) -> None:
     """I1, I2, I6, I7, I14, with real Redis, two databases and HBase."""
     result = run_json("replay", SAMPLE, "--config", config, "--limit", LINES, "--online", "0.4")
@@ -111,7 +72,7 @@ def test_a_replay_over_two_workers_is_complete_and_the_audit_clean(
     assert len(cluster.told["processes"]) == 3
 
 
-def test_a_worker_that_is_killed_is_started_again(cluster: Cluster, config: Path) -> None:
+def test_a_worker_that_is_killed_is_started_again(cluster: ClusterProcess, config: Path) -> None:
     """Its clients come back, nothing acknowledged is lost."""
     with started(
         "replay", SAMPLE, "--config", config, "--limit", LINES, "--json", stdout=subprocess.PIPE
