@@ -10,7 +10,7 @@ from random import Random
 
 import msgspec
 import pytest
-from databases import database, everywhere
+from databases import database, everywhere, kill_session
 from nothing_cold import NothingCold
 
 from trunkline.adapters.mysql import stores as opening
@@ -22,7 +22,7 @@ from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
 from trunkline.core.appending import Accepted, Contended, Known, Outcome
 from trunkline.core.ids import shard_hash
-from trunkline.errors import ServerUnsafe, StorageUnavailable, TrunklineError
+from trunkline.errors import ServerUnsafe, TrunklineError
 from trunkline.model import ClientMessageId, ConversationId, ConversationKey, Draft, Seq, UserId
 from trunkline.services.audit import Audit
 from trunkline.testing.conformance import SteppedClock, Writer
@@ -147,21 +147,12 @@ class Chaos:
 
     async def kill(self, number: int) -> None:
         """Kills sessions at random, every second time one that is committing."""
-        busy = "AND command = 'Query' AND info LIKE 'COMMIT%'"
         async with database(self.settings, number) as opened:
-            text = (
-                "SELECT id, info FROM information_schema.processlist WHERE db = DATABASE() "
-                "AND id <> CONNECTION_ID() "
-            )
             while not self.ended:
-                found = await opened.query(text + busy * self.random.randrange(2))
-                if found:
-                    session, info = self.random.choice(found)
-                    try:
-                        await opened.query(f"KILL {session}")
-                    except StorageUnavailable:
-                        continue  # it was gone already
-                    self.kills["commit" if str(info).startswith("COMMIT") else "other"] += 1
+                busy = "COMMIT%" if self.random.randrange(2) else None
+                killed = await kill_session(opened, self.random, busy)
+                if killed is not None:
+                    self.kills["commit" if killed.startswith("COMMIT") else "other"] += 1
                 await asyncio.sleep(self.random.random() * 0.006)
 
     async def run(self, seconds: float) -> None:
