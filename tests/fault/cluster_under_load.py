@@ -24,7 +24,7 @@ from puller import Puller
 
 from trunkline.adapters.jwt import TokenKeys
 
-SERVICES = {**UNLIMITED, "newest_group": 100, "newest_single": 20}
+SERVICES = {**UNLIMITED, "newest_group": 40, "newest_single": 10}
 SENDERS = 3
 PAUSE_SECONDS = 0.02
 ANEW = 10
@@ -72,12 +72,13 @@ class ClusterUnderLoad:
         self._stack.push_async_callback(self._stop)
         await self._stack.enter_async_context(self.crowd)
         await self.crowd.connect(self.cluster.told["url"], self.keys)
-        await self._load.__aenter__()
-        self._tasks = [
-            self._load.create_task(writer.write_side_by_side(SENDERS, PAUSE_SECONDS))
+        url = self.cluster.told["url"]
+        self.pullers = [
+            Puller(url, self.keys, writer, random.Random(writer.client.user))
             for writer in self.crowd.writers
         ]
-        self._tasks += [self._load.create_task(puller.run()) for puller in self._make_pullers()]
+        await self._load.__aenter__()
+        self.write()
         return self
 
     async def __aexit__(
@@ -112,6 +113,12 @@ class ClusterUnderLoad:
                     gained = [part() - old for part, old in zip(parts, before, strict=True)]
         except TimeoutError:
             raise AssertionError(f"not over after {within_seconds} s: {gained}") from None
+
+    def write(self) -> None:
+        """Everybody writes and pulls without pause, until it is to be quiet."""
+        work = [w.write_side_by_side(SENDERS, PAUSE_SECONDS) for w in self.crowd.writers]
+        work += [puller.run() for puller in self.pullers]
+        self._tasks = [self._load.create_task(part) for part in work]
 
     async def quiet(self) -> None:
         """Nobody writes or pulls any more; what was under way is answered."""
@@ -156,14 +163,6 @@ class ClusterUnderLoad:
                 assert fresh.proof(conversation) == phone.proof(conversation), "I14"
                 stored = {int(message.seq): message.body for message in messages}
                 self.crowd.ledger.check(conversation, stored)
-
-    def _make_pullers(self) -> list[Puller]:
-        url = self.cluster.told["url"]
-        self.pullers = [
-            Puller(url, self.keys, writer, random.Random(writer.client.user))
-            for writer in self.crowd.writers
-        ]
-        return self.pullers
 
     def _start(self, log: IO[str]) -> ClusterProcess:
         return self._stack.enter_context(cluster_process(self.config, log))
