@@ -6,9 +6,10 @@ import asyncio
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -20,10 +21,12 @@ from addresses import address_of, mariadb_servers, require_server  # noqa: E402
 from cluster_process import Tiers  # noqa: E402
 from cluster_under_load import Strikes  # noqa: E402
 from databases import everywhere, own_databases  # noqa: E402
+from lossy_inbox import Weather  # noqa: E402
 from redis_server import PrivateRedis, private_redis  # noqa: E402
 
 from trunkline.adapters.hbase.settings import Settings as HbaseSettings  # noqa: E402
 from trunkline.adapters.mysql.settings import Settings as MysqlSettings  # noqa: E402
+from trunkline.testing.proxy import Proxy  # noqa: E402
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -96,3 +99,18 @@ def table(campaign: str) -> Iterator[HbaseSettings]:
 def tiers(redis_process: PrivateRedis, databases: MysqlSettings, table: HbaseSettings) -> Tiers:
     """A Redis that may be killed, and databases and a table that are the campaign's own."""
     return Tiers(databases, redis_process.address, table)
+
+
+@pytest.fixture
+def weather(chance: random.Random) -> Weather:
+    """What befalls the messages between the workers of `lossy_tiers`."""
+    return Weather(chance)
+
+
+@pytest.fixture
+async def lossy_tiers(tiers: Tiers, weather: Weather) -> AsyncIterator[Tiers]:
+    """The same tiers; messages between workers get lost and delayed behind Redis."""
+    host, _, port = tiers.redis.rpartition(":")
+    async with Proxy(host, int(port)) as proxy:
+        proxy.filtered = weather.inbox
+        yield msgspec.structs.replace(tiers, redis=f"127.0.0.1:{proxy.port}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import websockets
 from crowd import Writer, token_of
@@ -16,6 +18,20 @@ from trunkline.adapters.jwt import TokenKeys
 
 _PAUSE_SECONDS = 0.02
 _CLOSE_SECONDS = 1.0
+
+
+@asynccontextmanager
+async def greeted(
+    url: str, token: str, *, binary: bool = False, **fields: object
+) -> AsyncIterator[ForeignClient]:
+    """A connection that said hello with these fields."""
+    offered = [Subprotocol("trunkline.msgpack" if binary else "trunkline.json")]
+    async with connect(
+        url, subprotocols=offered, close_timeout=_CLOSE_SECONDS, max_size=None, proxy=None
+    ) as socket:
+        client = ForeignClient(socket, binary=binary)
+        await client.send("hello", token=token, **fields)
+        yield client
 
 
 class Puller:
@@ -43,13 +59,8 @@ class Puller:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _connected(self) -> None:
-        offered = [Subprotocol("trunkline.json")]
-        async with connect(
-            self._url, subprotocols=offered, close_timeout=_CLOSE_SECONDS, max_size=None, proxy=None
-        ) as socket:
-            client = ForeignClient(socket, binary=False)
-            token = token_of(self._keys, self._writer.client.user)
-            await client.send("hello", token=token, endpoint="puller", push=False)
+        token = token_of(self._keys, self._writer.client.user)
+        async with greeted(self._url, token, endpoint="puller", push=False) as client:
             request = 0
             while True:
                 await asyncio.sleep(_PAUSE_SECONDS)
