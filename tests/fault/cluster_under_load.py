@@ -135,8 +135,7 @@ class ClusterUnderLoad:
         seconds = time.monotonic() - self._began
         await self.quiet()
         await self.crowd.converge()
-        for user in USERS:
-            await self._judge(user)
+        await self.judge()
         await self.crowd.__aexit__(None, None, None)
         await self._stop()
         report = await asyncio.to_thread(run_json, "audit", "--config", self.config)
@@ -149,8 +148,14 @@ class ClusterUnderLoad:
             f"{report['entries']} entries audited"
         )
 
+    async def judge(self) -> None:
+        """A new endpoint of every user pulls everything: whole, as acknowledged, and equal to
+        the others'. All is to be quiet.
+        """
+        for user in USERS:
+            await self._judge(user)
+
     async def _judge(self, user: str) -> None:
-        """A new endpoint pulls everything: whole, as acknowledged, and equal to the others'."""
         phone = next(w.client for w in self.crowd.writers if w.client.user == user)
         fresh = client_of(self.cluster.told["url"], self.keys, user, "fresh")
         async with fresh, asyncio.timeout(OVER_SECONDS):
