@@ -34,8 +34,10 @@ class Ledger:
 
     def note(self, conversation: str, seq: int, body: str) -> None:
         """An acknowledgement: one seq has one content (I2), one message one seq (I6)."""
-        assert self.acked.setdefault(conversation, {}).setdefault(seq, body) == body
-        assert self._places.setdefault(body, (conversation, seq)) == (conversation, seq)
+        first = self.acked.setdefault(conversation, {}).setdefault(seq, body)
+        assert first == body, f"I2: {conversation} {seq} is {first!r} and {body!r}"
+        place = self._places.setdefault(body, (conversation, seq))
+        assert place == (conversation, seq), f"I6: {body!r} is at {place} and {conversation} {seq}"
 
     def check(self, conversation: str, stored: Mapping[int, str | None]) -> None:
         """Every acknowledged message stands at its seq (I4); whatever stands there, once (I6)."""
