@@ -42,6 +42,8 @@ class Weather:
 class LossyInbox:
     """The bytes that Redis sends over one connection; only a subscribed one loses any."""
 
+    # `_arrived`: what has not gone on yet; before the subscription, the last that has.
+
     def __init__(self, weather: Weather) -> None:
         self._weather = weather
         self._subscribed = False
@@ -51,12 +53,15 @@ class LossyInbox:
     def __call__(self, data: bytes) -> bytes:
         """What goes on of what came."""
         if not self._subscribed:
-            before, mark, after = data.partition(_SUBSCRIBED)
+            seen = self._arrived + data
+            _, mark, after = seen.partition(_SUBSCRIBED)
             if not mark:
+                self._arrived = seen[1 - len(_SUBSCRIBED) :]
                 return data
             self._subscribed = True
-            self._arrived = mark + after
-            return before + self._through()
+            # What is left of the answer looks like frames, too.
+            self._arrived = after
+            return data[: len(data) - len(after)] + self._through()
         self._arrived += data
         return self._through()
 
