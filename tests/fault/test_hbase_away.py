@@ -88,7 +88,7 @@ async def test_sends_go_on_while_hbase_is_away_and_hot_keeps_what_cold_lacks(
     on, pulls of old history are refused retryably and nothing leaves hot; when it is back, then
     pulls of all that was acknowledged are served and the archiver catches up."""
     seconds = AWAY_SECONDS[strikes.rounds >= SHORT_ROUNDS]
-    number = strikes(3)
+    number = strikes(3, least=2)
     with private_thrift(tmp_path / "thrift.log") as server:
         hbase = msgspec.structs.replace(tiers.hbase, port=server.port)
         own = msgspec.structs.replace(tiers, hbase=hbase)
