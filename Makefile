@@ -98,8 +98,8 @@ format: setup ## format the source and mend what ruff can mend by itself
 	$(BIN)/ruff format .
 
 .PHONY: fault
-fault: setup ## kill -9 and, as root, power cuts under load, ROUNDS times each (50)
-	$(BIN)/python -m pytest tests/fault --rounds $(ROUNDS) --timeout 3600 \
+fault: setup ## kills, wipes, lost messages and, as root, power cuts under load; all of them with ROUNDS=100 (50)
+	@deploy/local/cluster.sh with $(BIN)/python -m pytest tests/fault --rounds $(ROUNDS) --timeout 3600 \
 		$(if $(filter 0,$(shell id -u)),--power-cuts)
 
 .PHONY: simulate

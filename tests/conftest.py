@@ -12,7 +12,9 @@ settings.load_profile("untimed")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     campaign = parser.getgroup("campaigns")
-    campaign.addoption("--rounds", type=int, default=3, help="crashes of a test in tests/fault (3)")
+    campaign.addoption(
+        "--rounds", type=int, default=3, help="rounds of a campaign in tests/fault (3)"
+    )
     campaign.addoption(
         "--power-cuts", action="store_true", help="cut the power, too: needs root and a loop device"
     )

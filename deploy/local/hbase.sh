@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # HBase in one JVM (master, region server, ZooKeeper) and its Thrift 2 server, on loopback:
 # hbase.sh up|down. The write-ahead log is synced to disk at every put.
+# hbase.sh thrift PORT: one more Thrift server on what `up` started, in the foreground.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 BASE=${TRUNKLINE_HBASE_PORT:-26000}
 THRIFT=$((BASE + 92))
@@ -78,11 +79,9 @@ configure() {
 	L
 }
 
-run() { # NAME HEAP CLASS ARGUMENTS...
-	local name=$1 heap=$2
-	shift 2
-	launch "$name" java "${OPENED[@]}" "-Xmx$heap" -XX:+UseSerialGC -cp "$CONF:$JARS/*" "$@"
-}
+JAVA=(java "${OPENED[@]}" -XX:+UseSerialGC -cp "$CONF:$JARS/*")
+# Unframed: the framed server corrupts the split keys of a new table.
+THRIFT_SERVER=(-Xmx384m org.apache.hadoop.hbase.thrift2.ThriftServer -b 127.0.0.1 --infoport -1)
 
 up() {
 	alive hbase && alive thrift && return
@@ -92,13 +91,11 @@ up() {
 	fetch_jars
 	configure
 	if ! alive hbase; then
-		run hbase 1g org.apache.hadoop.hbase.master.HMaster start
+		launch hbase "${JAVA[@]}" -Xmx1g org.apache.hadoop.hbase.master.HMaster start
 	fi
 	wait_until hbase 90 listens $((BASE + 2))
 	if ! alive thrift; then
-		# Unframed: the framed server corrupts the split keys of a new table.
-		run thrift 384m org.apache.hadoop.hbase.thrift2.ThriftServer -p "$THRIFT" \
-			-b 127.0.0.1 --infoport -1 start
+		launch thrift "${JAVA[@]}" "${THRIFT_SERVER[@]}" -p "$THRIFT" start
 	fi
 	wait_until hbase 120 grep -q "Master has completed initialization" "$LOG/hbase.log"
 	wait_until thrift 60 listens "$THRIFT"
@@ -110,5 +107,9 @@ down)
 	end thrift 5
 	end hbase 40
 	;;
-*) die "hbase.sh up|down" ;;
+thrift)
+	alive hbase || die "HBase is not up: hbase.sh up"
+	exec "${JAVA[@]}" "${THRIFT_SERVER[@]}" -p "$2" start
+	;;
+*) die "hbase.sh up|down|thrift PORT" ;;
 esac

@@ -10,7 +10,7 @@ from random import Random
 
 import msgspec
 import pytest
-from databases import database, everywhere
+from databases import database, everywhere, kill_session
 from nothing_cold import NothingCold
 
 from trunkline.adapters.mysql import stores as opening
@@ -28,6 +28,7 @@ from trunkline.services.audit import Audit
 from trunkline.testing.conformance import SteppedClock, Writer
 from trunkline.testing.conformance.writer import (
     check_view,
+    mark_archived,
     name_on_shard_of,
     refusal_of,
     seq_of,
@@ -147,21 +148,12 @@ class Chaos:
 
     async def kill(self, number: int) -> None:
         """Kills sessions at random, every second time one that is committing."""
-        busy = "AND command = 'Query' AND info LIKE 'COMMIT%'"
         async with database(self.settings, number) as opened:
-            text = (
-                "SELECT id, info FROM information_schema.processlist WHERE db = DATABASE() "
-                "AND id <> CONNECTION_ID() "
-            )
             while not self.ended:
-                found = await opened.query(text + busy * self.random.randrange(2))
-                if found:
-                    session, info = self.random.choice(found)
-                    try:
-                        await opened.query(f"KILL {session}")
-                    except StorageUnavailable:
-                        continue  # it was gone already
-                    self.kills["commit" if str(info).startswith("COMMIT") else "other"] += 1
+                busy = "COMMIT%" if self.random.randrange(2) else None
+                killed = await kill_session(opened, self.random, busy)
+                if killed is not None:
+                    self.kills["commit" if killed.startswith("COMMIT") else "other"] += 1
                 await asyncio.sleep(self.random.random() * 0.006)
 
     async def run(self, seconds: float) -> None:
@@ -262,6 +254,37 @@ async def test_a_takeover_waits_for_the_commit_of_whoever_has_read_the_epoch(
         late = await writer.append(stores.hot, writer.message(group, "ann", "late"))
         assert refusal_of(late[0]) == "shard_moved"
         await check_view(writer, stores.hot, "ann", group)
+
+
+# --- trims ------------------------------------------------------------------------------
+
+
+async def test_a_trim_that_is_killed_leaves_nothing_below_what_it_says_is_trimmed(
+    settings: Settings, writer: Writer
+) -> None:
+    """I1: nobody would come back for entries that are still there and count as gone."""
+    group, _ = two_groups_of_one_database()
+    first = f"SELECT seq FROM message WHERE ckey = {LOW} AND seq = 1 FOR UPDATE"
+    async with open_mysql(settings, SteppedClock()) as stores, database(settings) as opened:
+        await writer.append(stores.hot, writer.create(group, "ann", "c", key=LOW))
+        await writer.append(stores.hot, *(writer.message(group, "ann", f"m{i}") for i in range(5)))
+        await mark_archived(stores.tasks, {ConversationKey(LOW): 4})
+        async with holding(settings, 0, first):
+            trimming = asyncio.create_task(stores.hot.trim([(ConversationKey(LOW), Seq(4))]))
+            while not trimming.done():  # a session that is lost is tried again once
+                await kill_session(opened, Random(1), "DELETE FROM message%")
+                await asyncio.sleep(0.01)
+            with pytest.raises(StorageUnavailable):
+                await trimming
+        below = (
+            "SELECT COUNT(*) FROM message m JOIN conversation c ON m.ckey = c.ckey "
+            f"WHERE c.ckey = {LOW} AND m.seq <= c.trimmed_up_to"
+        )
+        assert (await opened.query(below))[0][0] == 0
+        await stores.hot.trim([(ConversationKey(LOW), Seq(4))])
+        row, _ = await view(stores.hot, "ann", group)
+        assert row.trimmed_up_to == 4
+        assert [e.seq for e in await stores.hot.read(row.key, Seq(0), row.head)] == [5, 6]
 
 
 # --- held conversations -----------------------------------------------------------------

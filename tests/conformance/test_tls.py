@@ -143,7 +143,7 @@ def mariadb(tmp_path: Path, authority: Authority) -> Iterator[PrivateMariadb]:
     options = [
         f"--ssl-ca={authority.file}", f"--ssl-cert={files.certificate}", f"--ssl-key={files.key}",
     ]  # fmt: skip
-    with private_mariadb(tmp_path, *options, require="REQUIRE X509") as server:
+    with private_mariadb(tmp_path / "mariadb", *options, require="REQUIRE X509") as server:
         yield server
 
 
@@ -158,7 +158,7 @@ async def refusal(settings: MysqlSettings) -> str:
 async def test_mariadb_is_talked_to_over_tls_and_any_other_is_refused(
     mariadb: PrivateMariadb, authority: Authority, other: Authority, trusted: dict[str, Any]
 ) -> None:
-    settings = mariadb.settings(**trusted)
+    settings = mariadb.whole(**trusted)
     await migrate_mysql(settings, lambda: b"sentinel")
     async with database(settings) as reader:
         ((_, cipher),) = await reader.query("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
@@ -166,17 +166,17 @@ async def test_mariadb_is_talked_to_over_tls_and_any_other_is_refused(
     for ca_file in (str(other.file), ""):
         wrong = msgspec.structs.replace(settings, ca_file=ca_file)
         assert CANNOT_VERIFY in await refusal(wrong)
-    assert "Access denied" in await refusal(mariadb.settings())
-    assert "Access denied" in await refusal(mariadb.settings(tls=True, ca_file=str(authority.file)))
+    assert "Access denied" in await refusal(mariadb.whole())
+    assert "Access denied" in await refusal(mariadb.whole(tls=True, ca_file=str(authority.file)))
 
 
 async def test_a_database_without_tls_is_not_talked_to_in_the_clear(
     tmp_path: Path, trusted: dict[str, Any]
 ) -> None:
-    with private_mariadb(tmp_path, "--skip-ssl") as server:
-        async with database(server.settings()) as reader:
+    with private_mariadb(tmp_path / "mariadb", "--skip-ssl") as server:
+        async with database(server.whole()) as reader:
             assert await reader.query("SELECT 1") == ((1,),)
-        await refusal(server.settings(**trusted))
+        await refusal(server.whole(**trusted))
 
 
 # --- HBase ----------------------------------------------------------------------------------

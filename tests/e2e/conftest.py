@@ -12,7 +12,8 @@ import pytest_asyncio
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 
-from clusters import Cluster, own_cluster, running
+from cluster_process import ClusterProcess
+from clusters import own_cluster, running
 from command_line import run
 from foreign_client import Server
 
@@ -55,7 +56,7 @@ def config(tmp_path: Path, worker_id: str) -> Iterator[Path]:
 
 
 @pytest.fixture
-def cluster(config: Path) -> Iterator[Cluster]:
+def cluster(config: Path) -> Iterator[ClusterProcess]:
     """It runs, with two workers and an archiver."""
     assert run("migrate", "--config", config).returncode == 0
     with running(config) as process:

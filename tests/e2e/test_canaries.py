@@ -12,8 +12,8 @@ from pathlib import Path
 import hbase_tables
 import pytest
 from addresses import address_of, state_directory
-from clusters import SECONDS, running
-from command_line import run, run_json
+from clusters import running
+from command_line import SECONDS, run, run_json
 from databases import database
 from redis_server import PrivateRedis, private_redis
 from test_cluster_keys import archived, client_of, node

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from addresses import mariadb_servers
-from clusters import SECONDS, Cluster
-from command_line import run, run_json, started, wait_for
+from cluster_process import ClusterProcess
+from command_line import SECONDS, run, run_json, started, wait_for
 from databases import everywhere
 
 from trunkline.adapters.mysql.settings import Settings
@@ -49,7 +49,7 @@ def _archiving(config: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_replay_over_two_workers_is_complete_and_the_audit_clean(
-    cluster: Cluster, config: Path
+    cluster: ClusterProcess, config: Path
 ) -> None:
     """I1, I2, I6, I7, I14, with real Redis, two databases and HBase."""
     result = run_json("replay", SAMPLE, "--config", config, "--limit", LINES, "--online", "0.4")
@@ -62,7 +62,7 @@ def test_a_replay_over_two_workers_is_complete_and_the_audit_clean(
     assert len(cluster.told["processes"]) == 3
 
 
-def test_the_processes_of_a_cluster_show_what_their_tiers_count(cluster: Cluster) -> None:
+def test_the_processes_of_a_cluster_show_what_their_tiers_count(cluster: ClusterProcess) -> None:
     """Each reading that is described is there, of a worker all, of the archiver its tiers'."""
     *workers, archiver = (
         urllib.request.urlopen(f"{url}/metrics", timeout=SECONDS).read().decode()
@@ -103,7 +103,7 @@ def test_archivers_that_are_killed_leave_nothing_undone(config: Path) -> None:
         workers.wait(SECONDS)
 
 
-def test_a_worker_that_is_killed_is_started_again(cluster: Cluster, config: Path) -> None:
+def test_a_worker_that_is_killed_is_started_again(cluster: ClusterProcess, config: Path) -> None:
     """Its clients come back, nothing acknowledged is lost."""
     with started(
         "replay", SAMPLE, "--config", config, "--limit", LINES, "--json", stdout=subprocess.PIPE

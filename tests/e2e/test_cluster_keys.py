@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from clusters import SECONDS, running
-from command_line import run, run_json
+from clusters import running
+from command_line import SECONDS, run, run_json
 from databases import everywhere
 
 from trunkline.adapters.jwt import TokenKeys, mint

@@ -1,6 +1,6 @@
 """kill -9 of the server at random moments under load: what was acknowledged is there (I1 to I6).
 
-Three rounds in CI, `make fault` for fifty. Every round goes on in the same directory, and
+Three rounds in CI, `make fault` for more. Every round goes on in the same directory, and
 the clients live through all of them.
 """
 

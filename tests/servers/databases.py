@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from random import Random
 
 import msgspec
 from addresses import mariadb_servers, mysql8_server
@@ -14,6 +15,7 @@ from trunkline.adapters.mysql.connection import Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import migrate_mysql
+from trunkline.errors import StorageUnavailable
 from trunkline.ports.tasks import ArchiveTask, TaskStore
 from trunkline.testing.conformance import SteppedClock
 
@@ -41,6 +43,26 @@ async def everywhere(settings: Settings, *statements: str) -> list[Sequence[Row]
         async with database(settings, number) as opened:
             answers += [await opened.query(text) for text in statements]
     return answers
+
+
+async def kill_session(opened: Database, chance: Random, like: str | None = None) -> str | None:
+    """Kills one session of this database other than the own; what it was busy with, if any was.
+
+    `like`: only one that is busy with such a statement.
+    """
+    busy = "" if like is None else f"AND command = 'Query' AND info LIKE '{like}'"
+    found = await opened.query(
+        "SELECT id, info FROM information_schema.processlist WHERE db = DATABASE() "
+        f"AND id <> CONNECTION_ID() {busy}"
+    )
+    if not found:
+        return None
+    session, info = chance.choice(found)
+    try:
+        await opened.query(f"KILL {session}")
+    except StorageUnavailable:
+        return None  # it was gone already
+    return str(info)
 
 
 def own_databases(servers: Settings, name: str) -> Settings:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -26,6 +27,8 @@ class Proxy:
         cut_after_bytes: what the server sends over a new connection is cut by a reset after so
             many bytes, if not None.
         refusing: new connections are reset at once.
+        filtered: makes, for each new connection, what the server's bytes go through on their
+            way, as they come; it may keep some back, or for good. None: as they are.
         opened: connections ever accepted.
         most_open: the most that were open at a time.
     """
@@ -54,6 +57,7 @@ class Proxy:
         self.slice_bytes = 0
         self.cut_after_bytes: int | None = None
         self.refusing = False
+        self.filtered: Callable[[], Callable[[bytes], bytes]] | None = None
         self.opened = 0
         self.most_open = 0
 
@@ -120,9 +124,10 @@ class Proxy:
             answers, far = await asyncio.open_connection(*self._server_address)
             self._open[near] = far
             self.most_open = max(self.most_open, self.open)
+            filtered = self.filtered() if self.filtered else _as_it_is
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, far, None))
-                pumps.create_task(self._pump(answers, near, self.cut_after_bytes))
+                pumps.create_task(self._pump(reader, far, None, _as_it_is))
+                pumps.create_task(self._pump(answers, near, self.cut_after_bytes, filtered))
         except* OSError:
             _reset(near)
         finally:
@@ -133,11 +138,16 @@ class Proxy:
             await self._announce()
 
     async def _pump(
-        self, source: StreamReader, target: StreamWriter, most_bytes: int | None
+        self,
+        source: StreamReader,
+        target: StreamWriter,
+        most_bytes: int | None,
+        filtered: Callable[[bytes], bytes],
     ) -> None:
         """Passes on until the source ends; then, or once `most_bytes` are through, ends both."""
         passed = 0
-        while chunk := await source.read(_CHUNK_BYTES):
+        while arrived := await source.read(_CHUNK_BYTES):
+            chunk = filtered(arrived)
             while chunk:
                 size = self.slice_bytes or len(chunk)
                 if most_bytes is not None:
@@ -166,6 +176,10 @@ class Proxy:
     async def _announce(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+def _as_it_is(data: bytes) -> bytes:
+    return data
 
 
 def _reset(writer: StreamWriter) -> None:

@@ -44,6 +44,8 @@ from trunkline.ports.hot import Decide
 from trunkline.ports.readings import Reading
 
 _IDS_A_QUERY: Final = 1_000
+_TRIMMED_AT_ONCE: Final = 256
+"""So long is a conversation held; its sends go on in the second lane meanwhile."""
 
 
 class MysqlHotStore:
@@ -197,18 +199,17 @@ class MysqlHotStore:
     async def trim(self, trims: Sequence[tuple[ConversationKey, Seq]]) -> None:
         """Drops entries 1..seq of each conversation; never beyond what is archived (I10)."""
         for key, up_to in trims:
-            database = self._shards.of_key(key)
 
-            async def mark(
+            async def step(
                 connection: Connection, key: ConversationKey = key, up_to: Seq = up_to
-            ) -> None:
-                await connection.execute(statement("trimmed", key=key, up_to=up_to))
+            ) -> int:
+                # Together: entries that are there and count as gone nobody would come back for.
+                marked = statement("trimmed", key=key, up_to=up_to, most=_TRIMMED_AT_ONCE)
+                moved = await connection.execute(marked)
+                await connection.execute(statement("message_trim", key=key))
+                return moved
 
-            async def drop(connection: Connection, key: ConversationKey = key) -> int:
-                return await connection.execute(statement("message_trim", key=key))
-
-            await database.transaction(mark)
-            while await database.transaction(drop):
+            while await self._shards.of_key(key).transaction(step):
                 pass
 
     # --- reading ------------------------------------------------------------------------

@@ -131,13 +131,13 @@ INSERT INTO endpoint_offset (user, endpoint, ckey, seq) VALUES {rows}
 ON DUPLICATE KEY UPDATE seq = GREATEST(seq, VALUES(seq))
 
 -- name: trimmed
-UPDATE conversation SET trimmed_up_to = GREATEST(trimmed_up_to, LEAST({up_to}, archived_up_to))
+UPDATE conversation SET trimmed_up_to =
+    GREATEST(trimmed_up_to, LEAST({up_to}, archived_up_to, trimmed_up_to + {most}))
 WHERE ckey = {key}
 
 -- name: message_trim
 DELETE FROM message
 WHERE ckey = {key} AND seq <= (SELECT trimmed_up_to FROM conversation WHERE ckey = {key})
-LIMIT 1000
 
 -- name: task_insert
 INSERT INTO archive_task (ckey) VALUES {rows} ON DUPLICATE KEY UPDATE attempts = attempts

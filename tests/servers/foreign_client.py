@@ -50,9 +50,10 @@ class ForeignClient:
 
     async def receive(self) -> Frame:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            message = await self.socket.recv()
-        decode = msgspec.msgpack.decode if self.binary else json.loads
-        return decode(message)
+            return self.decode(await self.socket.recv())
+
+    def decode(self, message: str | bytes) -> Frame:
+        return msgspec.msgpack.decode(message) if self.binary else json.loads(message)
 
     async def until(self, type_: str) -> Frame:
         """The next frame of a type; what comes before it is dropped."""
