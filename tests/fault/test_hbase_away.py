@@ -90,7 +90,7 @@ async def test_sends_go_on_while_hbase_is_away_and_hot_keeps_what_cold_lacks(
     seconds = AWAY_SECONDS[strikes.rounds >= SHORT_ROUNDS]
     number = strikes(3, least=2)
     with private_thrift(tmp_path / "thrift.log") as server:
-        hbase = msgspec.structs.replace(tiers.hbase, port=server.port)
+        hbase = msgspec.structs.replace(tiers.hbase, port=server.port, call_seconds=1.0)
         own = msgspec.structs.replace(tiers, hbase=hbase)
         async with ClusterUnderLoad(tmp_path, own) as load:
             await until_cold_is_asked(load, tiers.mysql)

@@ -46,7 +46,7 @@ def settings_file(folder: Path, tiers: Tiers, services: Mapping[str, float] = UN
     lines += [
         f'[redis]\nnodes = ["{tiers.redis}"]\nprefix = "{tiers.prefix}"',
         f'[hbase]\nhost = "{hbase.host}"\nport = {hbase.port}\ntable = "{hbase.table}"',
-        f"regions = {hbase.regions}",
+        f"regions = {hbase.regions}\ncall_seconds = {hbase.call_seconds}",
     ]
     file = folder / "cluster.toml"
     file.write_text("\n".join(lines), encoding="utf-8")
