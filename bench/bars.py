@@ -193,6 +193,30 @@ CLUSTER_SCENARIOS: dict[str, Scenario] = {
         timed=True,
         workers=2,
     ),
+    "hot": Scenario(
+        "64 senders to one conversation over two workers, not pushed",
+        "hot",
+        (
+            Bar("acked_per_second", "acked/s", "at least", 3_000),
+            Bar("server_cpu_us_per_message", "workers' CPU a message, µs"),
+            Bar("lost", "lost", "at most"),
+            Bar("doubles", "twice", "at most"),
+        ),
+        {},
+        workers=2,
+    ),
+    "crossing": Scenario(
+        "group of 4 online on two workers, 2,000 messages/s",
+        "group",
+        (
+            Bar("delivery_p99_ms", "delivery p99, ms", "at most", 15),
+            Bar("deliveries_per_second", "deliveries/s", "at least", 7_900),
+            *LOSSES,
+        ),
+        {"n": 4, "rate": 2000},
+        timed=True,
+        workers=2,
+    ),
     "sync": Scenario(
         "member of 2,000 conversations",
         "sync",

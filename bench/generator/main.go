@@ -37,12 +37,13 @@ var scenarios = map[string]func(*Options, *Result) (bool, error){
 	"sync":    runSync,
 	"history": runHistory,
 	"herd":    runHerd,
+	"hot":     runHot,
 	"ready":   runReady,
 }
 
 func parse() (string, *Options, error) {
 	o := &Options{}
-	scenario := flag.String("scenario", "pairs", "pairs, group, idle, sync, history, herd, ready")
+	scenario := flag.String("scenario", "pairs", "pairs, group, idle, sync, history, herd, hot, ready")
 	flag.StringVar(&o.Server.Address, "address", "127.0.0.1:8780", "where the server listens")
 	keyID := flag.String("key-id", "bench", "the key id that tokens name")
 	secret := flag.String("secret", "", "the key's secret, base64url")
@@ -55,7 +56,7 @@ func parse() (string, *Options, error) {
 	flag.IntVar(&o.Conversations, "zipf", 0, "pairs: over so many conversations, Zipf-distributed")
 	flag.IntVar(&o.BodyBytes, "body", 300, "bytes of a body")
 	flag.IntVar(&o.Rate, "rate", 200, "group: messages a second")
-	flag.IntVar(&o.Entries, "entries", 0, "herd: entries behind (1000); sync: conversations (2000)")
+	flag.IntVar(&o.Entries, "entries", 0, "herd: entries behind (1000); hot: messages of each (600); sync: conversations (2000)")
 	flag.IntVar(&o.Rounds, "rounds", 5, "sync, history: rounds of which the median is told")
 	flag.Int64Var(&o.Messages, "messages", 0, "pairs: stop after so many acks, whatever the time")
 	flag.DurationVar(&o.Warm, "warm", 2*time.Second, "pairs, group: not measured at first")
