@@ -141,8 +141,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys_refresh_seconds: Annotated[
         Seconds,
         msgspec.Meta(
-            description="How often the keyring is read again; an opened data key, or a page "
-            "made with it, that is not used for twice as long is forgotten."
+            description="How often the keyring is read again; an opened data key that is not "
+            "used for twice as long is forgotten."
         ),
     ] = 10.0
     drain_seconds: Annotated[
