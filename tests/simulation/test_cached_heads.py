@@ -55,7 +55,7 @@ class Committed:
         self._stall = story.stall
         self._rows = {
             id_: Conversation(
-                ConversationKey(number), id_, ConversationKind.GROUP, b"", Seq(1), member_count=1
+                ConversationKey(number), id_, ConversationKind.GROUP, b"key", Seq(1), member_count=1
             )
             for number, id_ in enumerate(CONVERSATIONS)
         }
