@@ -164,6 +164,16 @@ def test_a_keyring_is_changed_whole_for_its_owner_only(tmp_path: Path) -> None:
     assert [item.name for item in tmp_path.iterdir()] == ["keyring.json"]
 
 
+def test_a_keyring_that_cannot_be_written_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "keyring.json"
+    before = open_keyring(path, create=True).keyring
+    source = FileSource(path, bytes)  # so that the name of its draft is known, and taken
+    (tmp_path / f".keyring.json.{bytes(8).hex()}").mkdir()
+    with pytest.raises(ConfigInvalid, match="cannot be written"):
+        source.change(lambda keyring: keyring.with_key(new_key()))
+    assert read_keyring(path).keys == before.keys
+
+
 def test_a_keyring_may_stand_in_the_settings(tmp_path: Path) -> None:
     """Then no file is made, and a change of it is given back, not kept."""
     text = Keyring("made", 1, {1: b"A" * 32}).encode().decode()

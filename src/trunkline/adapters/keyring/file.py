@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.errors import KeyringMissing, KeyringWrong
+from trunkline.errors import ConfigInvalid, KeyringMissing, KeyringWrong
 
 KEY_BYTES: Final = 32
 _FORMAT: Final = 1
@@ -119,16 +119,23 @@ def change_keyring(
 ) -> Keyring:
     """Replaces the keyring of a file by what `change` makes of it, on disk when it returns.
 
-    One change at a time; a crash leaves the old file or the new one. Raises as `read_keyring`.
+    One change at a time; a crash leaves the old file or the new one. Raises as `read_keyring`,
+    and `ConfigInvalid` where the file may not be written.
     """
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        changed = change(read_keyring(path))
-        with _draft(path, changed, random_bytes) as draft:
-            draft.replace(path)
-    finally:
-        os.close(folder)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            changed = change(read_keyring(path))
+            with _draft(path, changed, random_bytes) as draft:
+                draft.replace(path)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ConfigInvalid(
+            f"The keyring {path} cannot be written here ({error.strerror}): run this where it "
+            "can, or give it by `keyring.json`, whose changes are printed."
+        ) from error
     return changed
 
 
