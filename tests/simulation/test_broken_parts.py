@@ -126,10 +126,10 @@ class SlowCachedTier(MemoryCachedTier):
     """Takes long over what was committed: much happens between a commit and its fan-out."""
 
     async def append(
-        self, writes: Sequence[ConversationWrite]
+        self, writes: Sequence[ConversationWrite], stamp: bytes = b""
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         await asyncio.sleep(0.8)
-        return await super().append(writes)
+        return await super().append(writes, stamp)
 
 
 class FansOutLate(SimulatedServer):

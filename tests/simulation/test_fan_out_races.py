@@ -100,10 +100,10 @@ class HeldCachedTier(MemoryCachedTier):
         self.open.set()
 
     async def append(
-        self, writes: Sequence[ConversationWrite]
+        self, writes: Sequence[ConversationWrite], stamp: bytes = b""
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
         await self.open.wait()
-        return await super().append(writes)
+        return await super().append(writes, stamp)
 
 
 class HeldServer(SimulatedServer):
