@@ -1,6 +1,7 @@
 """The heads of many conversations, in one round trip a server."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from trunkline.adapters.redis.keys import Keys
@@ -10,6 +11,7 @@ from trunkline.adapters.redis.unanswered import Unanswered
 from trunkline.errors import TierUnavailable
 from trunkline.model import ConversationKey, Seq
 
+_COMMANDS_KEPT: Final = 65_536
 _GET: Final = b"*3\r\n$4\r\nHGET\r\n$%d\r\n%s\r\n$2\r\nat\r\n"
 """Packed here: `pack` takes as long for one of these as the server does."""
 
@@ -22,8 +24,13 @@ class RedisHeads:
     ) -> None:
         self._servers = servers
         self._keys = keys
+        self._command = lru_cache(maxsize=_COMMANDS_KEPT)(self._pack)
         self._unanswered = unanswered
         self._read_seconds = settings.read_seconds
+
+    def _pack(self, key: ConversationKey) -> tuple[bytes, bytes]:
+        tag, row = self._keys.row(key)
+        return tag, _GET % (len(row), row)
 
     @property
     def server(self) -> bytes:
@@ -37,10 +44,8 @@ class RedisHeads:
 
     async def heads(self, keys: Sequence[ConversationKey], stamp: bytes) -> Sequence[Seq | None]:
         """The heads in the keys' order; None where none stands under this stamp."""
-        calls = []
-        for key in keys:
-            tag, row = self._keys.row(key)
-            calls.append((self._servers.of(tag), _GET % (len(row), row)))
+        server_of = self._servers.of
+        calls = [(server_of(tag), command) for tag, command in map(self._command, keys)]
         try:
             replies = await self._servers.call(calls, self._read_seconds)
         except TierUnavailable as error:
