@@ -30,7 +30,7 @@ from trunkline.model import (
     UserId,
     WorkerId,
 )
-from trunkline.services.comparing import CachedComparison
+from trunkline.services.comparing import Asked, CachedComparison
 from trunkline.services.leases import Leases
 from trunkline.services.metrics import Metrics
 from trunkline.testing.clock import SimulatedClock
@@ -168,7 +168,7 @@ class Worker:
         acked = dict(self._story.acked)
         listing = await self._comparison.listing(ANN)
         held = {id_: Seq(seq - 1) for id_, seq in acked.items()}
-        found, _ = await self._comparison.changed(ANN, listing, held, 10, -1, 10)
+        found, _ = await self._comparison.changed(ANN, listing, Asked(held, 10, -1, 10))
         assert {row.id for row, _ in found} >= {id_ for id_, seq in acked.items() if seq > 0}
 
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from trunkline.core.appending import ConversationWrite
 from trunkline.core.views import last_visible
@@ -67,13 +67,9 @@ class Listing:
             self._ends[line.key] = last
             self._lanes = None
 
-    def end_of(self, key: ConversationKey) -> Seq | None:
-        """Up to where the user sees what they are gone from, where that was found out."""
-        return self._ends.get(key)
-
     @property
     def ends(self) -> Mapping[ConversationKey, Seq]:
-        """The same of all such conversations."""
+        """Up to where the user sees the conversations of which that was found out."""
         return self._ends
 
     def by_lane(
@@ -88,6 +84,22 @@ class Listing:
         return self._lanes
 
 
+class Asked(NamedTuple):
+    """What an endpoint holds, and which page of the answer it wants.
+
+    Attributes:
+        offsets: its read offsets.
+        cursor: the version up to which it knows the list.
+        after_key: the page begins behind this key.
+        limit: most rows of the page.
+    """
+
+    offsets: Mapping[ConversationId, Seq]
+    cursor: int
+    after_key: int
+    limit: int
+
+
 class Comparison(Protocol):
     """Compares a user's list with what an endpoint holds."""
 
@@ -96,18 +108,12 @@ class Comparison(Protocol):
         ...
 
     async def changed(
-        self,
-        user: UserId,
-        listing: Listing,
-        offsets: Mapping[ConversationId, Seq],
-        cursor: int,
-        after_key: int,
-        limit: int,
+        self, user: UserId, listing: Listing, asked: Asked
     ) -> tuple[Sequence[Row], bool]:
-        """The first `limit` rows with key > `after_key` that have something new, in key order.
+        """The first rows that have something new, in key order, and whether more follow.
 
-        New is what changed in the list since `cursor`, and a last visible entry beyond the
-        endpoint's read offset. Returns also whether more follow.
+        New is what changed in the list since the cursor, and a last visible entry beyond the
+        endpoint's read offset.
         """
         ...
 
@@ -125,13 +131,7 @@ class StoredComparison:
         return listing
 
     async def changed(
-        self,
-        user: UserId,
-        listing: Listing,
-        offsets: Mapping[ConversationId, Seq],
-        cursor: int,
-        after_key: int,
-        limit: int,
+        self, user: UserId, listing: Listing, asked: Asked
     ) -> tuple[Sequence[Row], bool]:
         """See `Comparison`."""
         rows = await self._hot.views(user, [line.conversation for line in listing.lines.values()])
@@ -139,11 +139,11 @@ class StoredComparison:
             (
                 line
                 for line in listing.lines.values()
-                if line.key > after_key and _is_new(line, rows, offsets, cursor)
+                if line.key > asked.after_key and _is_new(line, rows, asked)
             ),
             key=lambda line: line.key,
         )
-        return [rows[line.conversation] for line in lines[:limit]], len(lines) > limit
+        return [rows[line.conversation] for line in lines[: asked.limit]], len(lines) > asked.limit
 
 
 class CachedComparison:
@@ -194,16 +194,11 @@ class CachedComparison:
             self._line_count -= len(dropped.lines)
 
     async def changed(
-        self,
-        user: UserId,
-        listing: Listing,
-        offsets: Mapping[ConversationId, Seq],
-        cursor: int,
-        after_key: int,
-        limit: int,
+        self, user: UserId, listing: Listing, asked: Asked
     ) -> tuple[Sequence[Row], bool]:
         """See `Comparison`."""
-        candidates = await self._candidates(listing, offsets, cursor, after_key)
+        limit = asked.limit
+        candidates = await self._candidates(listing, asked)
         found: list[Row] = []
         for start in range(0, len(candidates), limit + 1):
             lines = candidates[start : start + limit + 1]
@@ -212,21 +207,15 @@ class CachedComparison:
                 row = rows.get(line.conversation)
                 if row is not None and (row[1].left_at or row[0].shredded):
                     listing.ended(line, NO_SEQ if row[0].shredded else last_visible(*row))
-                if _is_new(line, rows, offsets, cursor):
+                if _is_new(line, rows, asked):
                     found.append(rows[line.conversation])
             if len(found) > limit:
                 break
         return found[:limit], len(found) > limit
 
-    async def _candidates(
-        self,
-        listing: Listing,
-        offsets: Mapping[ConversationId, Seq],
-        cursor: int,
-        after_key: int,
-    ) -> list[UserConversation]:
+    async def _candidates(self, listing: Listing, asked: Asked) -> list[UserConversation]:
         """The lines that may have something new, in key order, and all of those that have."""
-        held = offsets.get
+        held, cursor = asked.offsets.get, asked.cursor
         lanes = listing.by_lane(self._lane_of)
         compared = await asyncio.gather(
             *(self._compare(lane, lines, held) for lane, lines in lanes.items())
@@ -238,7 +227,7 @@ class CachedComparison:
                 candidates[key] = line
         if listing.version > cursor:
             candidates |= {k: line for k, line in listing.lines.items() if line.version > cursor}
-        return [candidates[key] for key in sorted(candidates) if key > after_key]
+        return [candidates[key] for key in sorted(candidates) if key > asked.after_key]
 
     async def _compare(
         self,
@@ -296,15 +285,13 @@ class CachedComparison:
         return found
 
 
-def _is_new(
-    line: UserConversation,
-    rows: Mapping[ConversationId, Row],
-    offsets: Mapping[ConversationId, Seq],
-    cursor: int,
-) -> bool:
+def _is_new(line: UserConversation, rows: Mapping[ConversationId, Row], asked: Asked) -> bool:
     row = rows.get(line.conversation)
     # What was shredded is told once, by its version: nobody will ever hold the rest.
     return row is not None and (
-        line.version > cursor
-        or (not row[0].shredded and last_visible(*row) > offsets.get(line.conversation, NO_SEQ))
+        line.version > asked.cursor
+        or (
+            not row[0].shredded
+            and last_visible(*row) > asked.offsets.get(line.conversation, NO_SEQ)
+        )
     )

@@ -26,7 +26,7 @@ from trunkline.ports.cached import CachedTier
 from trunkline.ports.hot import HotStore
 from trunkline.ports.sealer import Sealer
 from trunkline.services.access import Access, Views
-from trunkline.services.comparing import Comparison, Listing
+from trunkline.services.comparing import Asked, Comparison, Listing
 from trunkline.services.durable_offsets import DurableOffsets
 from trunkline.services.metrics import Metrics
 from trunkline.services.pulls import encode_position, position_bytes
@@ -101,8 +101,8 @@ class Syncs:
         listing = await self._comparison.listing(connection.user)
         start = self._position(frame, listing)
         page, more = await self._comparison.changed(
-            connection.user, listing, vector.offsets, frame.cursor, start.key,
-            self._page_conversations,
+            connection.user, listing,
+            Asked(vector.offsets, frame.cursor, start.key, self._page_conversations),
         )  # fmt: skip
         self._metrics.syncs.inc()
         return Synced(
