@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Collection, Mapping, Sequence
 
+import msgspec
 import pytest
 from two_workers import ANN, BEN, GROUP, A, B, Pair, Peer, tell, until
 
 from trunkline.adapters.memory.bus import MemoryHub
+from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.generations import MemoryGenerations
+from trunkline.core.appending import ConversationWrite
 from trunkline.core.generations import Generation
 from trunkline.errors import DataDamaged, OutcomeUnknown, StorageUnavailable
-from trunkline.model import Seq
+from trunkline.model import (
+    Conversation,
+    ConversationId,
+    ConversationKey,
+    ConversationKind,
+    Member,
+    Seq,
+    UserConversation,
+    UserId,
+)
+from trunkline.ports.cached_heads import CachedHeads
+from trunkline.services.comparing import Asked, CachedComparison
 from trunkline.services.leases import LEASE_SECONDS, Leases
 from trunkline.services.metrics import Metrics
 from trunkline.testing.clock import SimulatedClock
@@ -206,6 +221,84 @@ def test_while_the_hot_store_is_away_nothing_is_acknowledged(loop: SimulatedLoop
         alone.generations.fails = False
         await alone.leases.settle(lease, taken=False)
         assert not (await alone.generations.current(0)).server
+
+    loop.run_until_complete(story())
+    loop.close()
+
+
+def test_another_server_is_not_believed_before_anybody_noticed(loop: SimulatedLoop) -> None:
+    """One that was restored from a snapshot holds heads under the stamp that still stands."""
+
+    async def story() -> None:
+        alone = Alone(loop)
+        await alone.open()
+        lease = await alone.leases.of(0)
+        assert alone.leases.believes(lease)
+        alone.hub.wipe()
+        assert (await alone.generations.current(0)).open
+        assert not alone.leases.believes(lease)
+
+    loop.run_until_complete(story())
+    loop.close()
+
+
+class OneGroup:
+    """A hot store with one conversation, of which only the head is asked."""
+
+    def __init__(self) -> None:
+        self.row = Conversation(
+            ConversationKey(1), GROUP, ConversationKind.GROUP, b"key", Seq(1), member_count=1
+        )
+
+    async def rows(self, keys: Sequence[ConversationKey]) -> Sequence[Conversation]:
+        return [self.row]
+
+    async def views(
+        self, user: UserId, ids: Collection[ConversationId]
+    ) -> Mapping[ConversationId, tuple[Conversation, Member]]:
+        return {id_: (self.row, Member(user, Seq(1))) for id_ in ids}
+
+    async def conversations_of(
+        self, user: UserId, *, changed_after: int = 0
+    ) -> Sequence[UserConversation]:
+        return [UserConversation(GROUP, self.row.key, 1)]
+
+
+class SlowHeads:
+    """Cached heads whose answer takes longer than a lease lasts."""
+
+    def __init__(self, inner: CachedHeads) -> None:
+        self._inner = inner
+        self.server = inner.server
+        self.answers = True
+
+    async def heads(self, keys: Sequence[ConversationKey], stamp: bytes) -> Sequence[Seq | None]:
+        answer = await self._inner.heads(keys, stamp)
+        await asyncio.sleep(2 * LEASE_SECONDS)
+        return answer
+
+
+def test_heads_that_took_longer_than_their_lease_are_looked_at_again(loop: SimulatedLoop) -> None:
+    async def story() -> None:
+        alone, hot, metrics = Alone(loop), OneGroup(), Metrics()
+        await alone.open()
+        lease = await alone.leases.of(0)
+        tier = alone.hub.tier(A, MemoryCachedTier(alone.clock))
+        await tier.append([ConversationWrite.of_head(hot.row)], lease.generation.stamp)
+        comparison = CachedComparison(
+            hot, hot, tier, SlowHeads(alone.hub.heads(A)),  # type: ignore[arg-type]
+            alone.leases, metrics, lane_of=lambda _: 0, most_lines=10,
+        )  # fmt: skip
+        listing = await comparison.listing(ANN)
+        asked = Asked({GROUP: Seq(1)}, EVER, -1, 10)
+        assert await comparison.changed(ANN, listing, asked) == ([], False)
+        async with asyncio.TaskGroup() as group:
+            comparing = group.create_task(comparison.changed(ANN, listing, asked))
+            await asyncio.sleep(0.1)
+            await alone.generations.replace(0, lease.generation, Generation.closed(1))
+            hot.row = msgspec.structs.replace(hot.row, head=Seq(2))
+        found, more = comparing.result()
+        assert ([row.head for row, _ in found], more) == ([2], False)
 
     loop.run_until_complete(story())
     loop.close()
