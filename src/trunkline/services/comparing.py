@@ -7,7 +7,7 @@ store for what is new and for the heads that the cached tier lacks.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Final, NamedTuple, Protocol
@@ -48,7 +48,7 @@ class Listing:
     def __init__(self) -> None:
         self.version = 0
         self.lines: dict[ConversationKey, UserConversation] = {}
-        self._lanes: dict[int, list[UserConversation]] | None = None
+        self._lanes: Mapping[int, Sequence[UserConversation]] | None = None
         self._ends: dict[ConversationKey, Seq] = {}
 
     def take(self, lines: Sequence[UserConversation]) -> None:
@@ -77,11 +77,19 @@ class Listing:
     ) -> Mapping[int, Sequence[UserConversation]]:
         """The lines whose heads count, by the database that holds the conversation."""
         if self._lanes is None:
-            self._lanes = {}
-            for line in self.lines.values():
-                if line.key not in self._ends:
-                    self._lanes.setdefault(lane_of(line.conversation), []).append(line)
+            lines = [line for line in self.lines.values() if line.key not in self._ends]
+            self._lanes = lanes_of(lines, lane_of)
         return self._lanes
+
+
+def lanes_of(
+    lines: Iterable[UserConversation], lane_of: Callable[[ConversationId], int]
+) -> Mapping[int, Sequence[UserConversation]]:
+    """Lines by the database that holds the conversation."""
+    lanes: dict[int, list[UserConversation]] = {}
+    for line in lines:
+        lanes.setdefault(lane_of(line.conversation), []).append(line)
+    return lanes
 
 
 class Asked(NamedTuple):
@@ -100,6 +108,20 @@ class Asked(NamedTuple):
     limit: int
 
 
+class Compared(NamedTuple):
+    """A page of what has something new for an endpoint.
+
+    Attributes:
+        rows: in the order of their keys.
+        more: whether more follow.
+        version: of the list that was compared.
+    """
+
+    rows: Sequence[Row]
+    more: bool
+    version: int
+
+
 class Comparison(Protocol):
     """Compares a user's list with what an endpoint holds."""
 
@@ -107,10 +129,8 @@ class Comparison(Protocol):
         """The list as of now."""
         ...
 
-    async def changed(
-        self, user: UserId, listing: Listing, asked: Asked
-    ) -> tuple[Sequence[Row], bool]:
-        """The first rows that have something new, in key order, and whether more follow.
+    async def changed(self, user: UserId, asked: Asked) -> Compared:
+        """The first rows that have something new.
 
         New is what changed in the list since the cursor, and a last visible entry beyond the
         endpoint's read offset.
@@ -130,10 +150,9 @@ class StoredComparison:
         listing.take(await self._hot.conversations_of(user))
         return listing
 
-    async def changed(
-        self, user: UserId, listing: Listing, asked: Asked
-    ) -> tuple[Sequence[Row], bool]:
+    async def changed(self, user: UserId, asked: Asked) -> Compared:
         """See `Comparison`."""
+        listing = await self.listing(user)
         rows = await self._hot.views(user, [line.conversation for line in listing.lines.values()])
         lines = sorted(
             (
@@ -143,7 +162,8 @@ class StoredComparison:
             ),
             key=lambda line: line.key,
         )
-        return [rows[line.conversation] for line in lines[: asked.limit]], len(lines) > asked.limit
+        page = [rows[line.conversation] for line in lines[: asked.limit]]
+        return Compared(page, len(lines) > asked.limit, listing.version)
 
 
 class CachedComparison:
@@ -193,12 +213,11 @@ class CachedComparison:
             _, dropped = self._listings.popitem(last=False)
             self._line_count -= len(dropped.lines)
 
-    async def changed(
-        self, user: UserId, listing: Listing, asked: Asked
-    ) -> tuple[Sequence[Row], bool]:
+    async def changed(self, user: UserId, asked: Asked) -> Compared:
         """See `Comparison`."""
         limit = asked.limit
-        candidates = await self._candidates(listing, asked)
+        listing, candidates = await self._candidates(user, asked)
+        version = listing.version
         found: list[Row] = []
         for start in range(0, len(candidates), limit + 1):
             lines = candidates[start : start + limit + 1]
@@ -211,23 +230,41 @@ class CachedComparison:
                     found.append(rows[line.conversation])
             if len(found) > limit:
                 break
-        return found[:limit], len(found) > limit
+        return Compared(found[:limit], len(found) > limit, version)
 
-    async def _candidates(self, listing: Listing, asked: Asked) -> list[UserConversation]:
-        """The lines that may have something new, in key order, and all of those that have."""
+    async def _candidates(
+        self, user: UserId, asked: Asked
+    ) -> tuple[Listing, list[UserConversation]]:
+        """The list, and its lines that may have something new, in key order: all that have."""
         held, cursor = asked.offsets.get, asked.cursor
-        lanes = listing.by_lane(self._lane_of)
-        compared = await asyncio.gather(
-            *(self._compare(lane, lines, held) for lane, lines in lanes.items())
+        known = self._listings.get(user) or Listing()
+        before = known.version
+        # The lines that are known need not wait for what changed in the list.
+        listing, ahead = await asyncio.gather(
+            self.listing(user), self._ahead(known.by_lane(self._lane_of), held)
         )
-        candidates = {line.key: line for line in chain.from_iterable(compared)}
+        later = [line for line in listing.lines.values() if line.version > before]
+        if later:
+            ahead += await self._ahead(lanes_of(later, self._lane_of), held)
+        candidates = {line.key: line for line in ahead}
         for key, last in listing.ends.items():
             line = listing.lines[key]
             if last > held(line.conversation, NO_SEQ):
                 candidates[key] = line
         if listing.version > cursor:
             candidates |= {k: line for k, line in listing.lines.items() if line.version > cursor}
-        return [candidates[key] for key in sorted(candidates) if key > asked.after_key]
+        return listing, [candidates[key] for key in sorted(candidates) if key > asked.after_key]
+
+    async def _ahead(
+        self,
+        lanes: Mapping[int, Sequence[UserConversation]],
+        held: Callable[[ConversationId, Seq], Seq],
+    ) -> list[UserConversation]:
+        """The lines whose head is beyond what is held."""
+        compared = await asyncio.gather(
+            *(self._compare(lane, lines, held) for lane, lines in lanes.items())
+        )
+        return list(chain.from_iterable(compared))
 
     async def _compare(
         self,

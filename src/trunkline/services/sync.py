@@ -26,7 +26,7 @@ from trunkline.ports.cached import CachedTier
 from trunkline.ports.hot import HotStore
 from trunkline.ports.sealer import Sealer
 from trunkline.services.access import Access, Views
-from trunkline.services.comparing import Asked, Comparison, Listing
+from trunkline.services.comparing import Asked, Comparison
 from trunkline.services.durable_offsets import DurableOffsets
 from trunkline.services.metrics import Metrics
 from trunkline.services.pulls import encode_position, position_bytes
@@ -64,6 +64,13 @@ class _Endpoint(NamedTuple):
 _decode_position = msgspec.msgpack.Decoder(_Position).decode
 
 
+def _position(frame: Sync) -> _Position:
+    try:
+        return _decode_position(position_bytes(frame.next))
+    except msgspec.MsgspecError:
+        raise InvalidRange("`next` is not what an earlier answer gave.") from None
+
+
 class Syncs:
     """Serves `sync` and `confirm` frames."""
 
@@ -98,18 +105,20 @@ class Syncs:
             vector = await self._take_vector(connection, frame.vector, vector)
         elif not frame.next and frame.vector_digest != to_hex(vector.digest):
             return Synced(frame.request, vector_wanted=True)
-        listing = await self._comparison.listing(connection.user)
-        start = self._position(frame, listing)
-        page, more = await self._comparison.changed(
-            connection.user, listing,
-            Asked(vector.offsets, frame.cursor, start.key, self._page_conversations),
-        )  # fmt: skip
+        start = _position(frame) if frame.next else None
+        compared = await self._comparison.changed(
+            connection.user,
+            Asked(
+                vector.offsets, frame.cursor, start.key if start else -1, self._page_conversations
+            ),
+        )
+        cursor = start.cursor if start else compared.version or frame.cursor
         self._metrics.syncs.inc()
         return Synced(
             frame.request,
-            start.cursor,
-            [self._describe(*row) for row in page],
-            encode_position(_Position(start.cursor, page[-1][0].key)) if more else "",
+            cursor,
+            [self._describe(*row) for row in compared.rows],
+            encode_position(_Position(cursor, compared.rows[-1][0].key)) if compared.more else "",
         )
 
     async def confirm(self, connection: Connection, frame: Confirm) -> None:
@@ -119,14 +128,6 @@ class Syncs:
             check_position(access[conversation].view, seq)
         vector = await self._vector(connection)
         await self._raise(connection, access, frame.offsets, vector)
-
-    def _position(self, frame: Sync, listing: Listing) -> _Position:
-        if not frame.next:
-            return _Position(listing.version if listing.lines else frame.cursor, -1)
-        try:
-            return _decode_position(position_bytes(frame.next))
-        except msgspec.MsgspecError:
-            raise InvalidRange("`next` is not what an earlier answer gave.") from None
 
     def _describe(self, conversation: Conversation, member: Member) -> Changed:
         view = view_of(conversation, member)

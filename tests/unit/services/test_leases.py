@@ -289,15 +289,14 @@ def test_heads_that_took_longer_than_their_lease_are_looked_at_again(loop: Simul
             hot, hot, tier, SlowHeads(alone.hub.heads(A)),  # type: ignore[arg-type]
             alone.leases, metrics, lane_of=lambda _: 0, most_lines=10,
         )  # fmt: skip
-        listing = await comparison.listing(ANN)
         asked = Asked({GROUP: Seq(1)}, EVER, -1, 10)
-        assert await comparison.changed(ANN, listing, asked) == ([], False)
+        assert not (await comparison.changed(ANN, asked)).rows
         async with asyncio.TaskGroup() as group:
-            comparing = group.create_task(comparison.changed(ANN, listing, asked))
+            comparing = group.create_task(comparison.changed(ANN, asked))
             await asyncio.sleep(0.1)
             await alone.generations.replace(0, lease.generation, Generation.closed(1))
             hot.row = msgspec.structs.replace(hot.row, head=Seq(2))
-        found, more = comparing.result()
+        found, more, _ = comparing.result()
         assert ([row.head for row, _ in found], more) == ([2], False)
 
     loop.run_until_complete(story())

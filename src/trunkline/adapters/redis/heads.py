@@ -12,6 +12,9 @@ from trunkline.errors import TierUnavailable
 from trunkline.model import ConversationKey, Seq
 
 _COMMANDS_KEPT: Final = 65_536
+_HEADS_KEPT: Final = 65_536
+_STAMPS_KEPT: Final = 64
+"""Each database has one."""
 _GET: Final = b"*3\r\n$4\r\nHGET\r\n$%d\r\n%s\r\n$2\r\nat\r\n"
 """Packed here: `pack` takes as long for one of these as the server does."""
 
@@ -27,6 +30,7 @@ class RedisHeads:
         self._command = lru_cache(maxsize=_COMMANDS_KEPT)(self._pack)
         self._unanswered = unanswered
         self._read_seconds = settings.read_seconds
+        self._read = lru_cache(maxsize=_STAMPS_KEPT)(_Heads)
 
     def _pack(self, key: ConversationKey) -> tuple[bytes, bytes]:
         tag, row = self._keys.row(key)
@@ -51,8 +55,21 @@ class RedisHeads:
         except TierUnavailable as error:
             self._unanswered.note("heads", error)
             return [None] * len(keys)
-        length = len(stamp)
-        return [
-            Seq(int(reply[length:])) if reply is not None and reply.startswith(stamp) else None
-            for reply in replies
-        ]
+        read = self._read(stamp)
+        if len(read) > _HEADS_KEPT:
+            read.clear()
+        return list(map(read.__getitem__, replies))
+
+
+class _Heads(dict[bytes | None, Seq | None]):
+    """What replies say under a stamp: most of thousands of heads were read before."""
+
+    def __init__(self, stamp: bytes) -> None:
+        super().__init__()
+        self._stamp = stamp
+
+    def __missing__(self, reply: bytes | None) -> Seq | None:
+        stands = reply is not None and reply.startswith(self._stamp)
+        head = Seq(int(reply[len(self._stamp) :])) if reply is not None and stands else None
+        self[reply] = head
+        return head

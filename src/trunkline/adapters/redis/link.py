@@ -93,12 +93,14 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         self._reader.feed(data)
-        gets, take = self._reader.gets, self.take
+        gets = self._reader.gets
+        arrived: list[Reply] = []
         try:
             while (reply := gets()) is not False:
-                take(reply)
+                arrived.append(reply)
         except hiredis.ProtocolError:
             self.abort()
+        self.take(arrived)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
@@ -110,21 +112,25 @@ class Link(asyncio.Protocol):
                 future.set_exception(LinkLost())
         self._on_lost()
 
-    def take(self, reply: Reply) -> None:
-        """Gives a reply to the caller whose turn it is."""
-        if not self._slots:
-            self.abort()  # nobody asked: what it belongs to cannot be told
-            return
-        future, wanted = self._slots[0]
-        replies = self._replies
-        replies.append(reply)
-        if len(replies) < wanted:
-            return
-        self._slots.popleft()
-        self._in_flight -= wanted
-        self._replies = []
-        if not future.done():
-            future.set_result(replies)
+    def take(self, arrived: list[Reply]) -> None:
+        """Gives replies to the callers whose turn it is."""
+        place = 0
+        while place < len(arrived):
+            if not self._slots:
+                self.abort()  # nobody asked: what it belongs to cannot be told
+                return
+            future, wanted = self._slots[0]
+            replies = self._replies
+            part = arrived[place : place + wanted - len(replies)]
+            place += len(part)
+            replies += part
+            if len(replies) < wanted:
+                return
+            self._slots.popleft()
+            self._in_flight -= wanted
+            self._replies = []
+            if not future.done():
+                future.set_result(replies)
 
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, []

@@ -35,16 +35,17 @@ class _SubscribedLink(Link):
         super().__init__(most_in_flight, on_lost)
         self._on_packet = on_packet
 
-    def take(self, reply: Reply) -> None:
+    def take(self, arrived: list[Reply]) -> None:
         """Sorts messages from replies; being unsubscribed (the slot moved) ends the link."""
-        if not isinstance(reply, list):
-            super().take(reply)
-        elif reply[0] == b"smessage":
-            self._on_packet(reply[2])
-        elif reply[0] == b"sunsubscribe":
-            self.abort()
-        else:
-            super().take(reply)
+        replies: list[Reply] = []
+        for reply in arrived:
+            if isinstance(reply, list) and reply[0] == b"smessage":
+                self._on_packet(reply[2])
+            elif isinstance(reply, list) and reply[0] == b"sunsubscribe":
+                self.abort()
+            else:
+                replies.append(reply)
+        super().take(replies)
 
 
 class Subscription:
