@@ -6,6 +6,7 @@ compares everything once in a while. What could not be published is told once th
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -13,7 +14,7 @@ import structlog
 
 from trunkline.core.appending import ConversationWrite
 from trunkline.core.packets import Told
-from trunkline.errors import TrunklineError
+from trunkline.errors import TierUnavailable, TrunklineError
 from trunkline.model import Conversation, ConversationKey, Seq, UserId, WorkerId
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.heads import Heads
@@ -174,6 +175,11 @@ class Repairs:
         if not ahead:
             return
         await asyncio.sleep(_UNDER_WAY_SECONDS)
+        ahead = list(filter(self._is_ahead, ahead))
+        # Who is told syncs by the cached heads; the writer may not have raised them yet, or it
+        # died before it could.
+        with suppress(TierUnavailable):
+            await self._cached.append([ConversationWrite.of_head(row) for row in ahead])
         for row in filter(self._is_ahead, ahead):
             self.told(Told.of(row))
 

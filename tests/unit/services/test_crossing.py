@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from two_workers import ANN, BEN, CID, GROUP, A, B, Pair, tell, until
+from two_workers import ANN, BEN, CID, GROUP, LONG_SECONDS, A, B, Pair, tell, until
 
 from trunkline.core.packets import Frame, Note, Packet, Told
+from trunkline.errors import TierUnavailable
 from trunkline.model import ClientMessageId, ConversationKey, Seq, WorkerId
 from trunkline.wire.encoding import JSON, MESSAGEPACK
-from trunkline.wire.frames import Mark, Send
+from trunkline.wire.frames import Mark, Send, Sync, Synced
 
 REPAIRED_SECONDS = 5.0
 """A beat and a comparison."""
+OPEN_SECONDS = 5.0
+"""After which cached heads are believed."""
 
 
 def key_of(pair: Pair) -> ConversationKey:
     (key,) = pair.backbones[A].registry.keys()
     return key
+
+
+async def _late(*_: object) -> None:
+    await asyncio.sleep(LONG_SECONDS)
+    raise TierUnavailable("It took too long.")
 
 
 # --- every push crosses ---------------------------------------------------------------------
@@ -313,6 +321,34 @@ def test_the_sweep_finds_within_its_time_what_nothing_else_told_of() -> None:
         await until(lambda: ben.notices(), 62.0)
 
     tell(story, sweep_seconds=60.0)
+
+
+def test_a_head_that_no_cached_tier_has_yet_is_found_by_who_is_told_of_it() -> None:
+    """Its worker died between the commit and the cached tier, or is slow there."""
+
+    async def story(pair: Pair) -> None:
+        await asyncio.sleep(OPEN_SECONDS)
+        ann = await pair.connect(A, ANN)
+        await ann.create(BEN)
+        ben = await pair.connect(B, BEN)
+        held = {GROUP: Seq(1)}
+        ben.send(Sync(1, vector=held))
+        await until(lambda: ben.of(Synced))
+        pair.backbones[A]._crossing._cached.append = _late  # type: ignore[union-attr,method-assign,assignment]
+        ann.send(Send(ClientMessageId("stored"), "body", GROUP))
+        await asyncio.sleep(1.0)
+        (row,) = await pair.hot.rows([key_of(pair)])
+        assert row.head == 2
+        pair.hub.cut(B)
+        pair.hub.mend(B)
+        await until(lambda: ben.notices(), REPAIRED_SECONDS)
+        ben.send(Sync(2, cursor=1, vector=held))
+        await until(lambda: len(ben.of(Synced)) == 2)
+        answer = ben.of(Synced)[1]
+        assert isinstance(answer, Synced)
+        assert [(c.conversation, c.head) for c in answer.conversations] == [(GROUP, 2)]
+
+    tell(story)
 
 
 # --- who watches ------------------------------------------------------------------------------
