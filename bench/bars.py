@@ -1,7 +1,10 @@
 """The scenarios, how each is run, and the bar that each figure must reach."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from processes import SERVER_CORE
 
 # Beyond this share of a core taken by other processes a rate or a latency says little.
 DISTURBED = 0.15
@@ -28,7 +31,8 @@ class Bar:
 class Scenario:
     """How the generator is run, and the figures that count.
 
-    `floor`: on the floor as well. `workers`: of a cluster's server.
+    `floor`: on the floor as well. `workers`, `cores`, `environment`: of a cluster's server;
+    `evicts`: the lowest tier that holds no more what was written when it is read.
     """
 
     title: str
@@ -39,6 +43,9 @@ class Scenario:
     floor: bool = False
     archived: bool = False
     workers: int = 1
+    cores: str = SERVER_CORE
+    environment: Mapping[str, str] = field(default_factory=dict)
+    evicts: str = ""
 
 
 LOSSES = (
@@ -153,6 +160,9 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
+NEWEST_ONLY = {"TRUNKLINE_SERVICES__NEWEST_GROUP": "1"}
+"""Of a group hot keeps the last entry, so that whatever else is read comes from cold."""
+
 # The peers' figures are of the same generator and the same MariaDB (DESIGN section 12).
 CLUSTER_SCENARIOS: dict[str, Scenario] = {
     "pairs32": Scenario(
@@ -168,6 +178,20 @@ CLUSTER_SCENARIOS: dict[str, Scenario] = {
         ),
         {"w": 32},
         timed=True,
+    ),
+    "cores2": Scenario(
+        "64 pairs, 32 in flight, two workers and the tiers on two cores",
+        "pairs",
+        (
+            Bar("acked_per_second", "acked/s", "share of row", 1.0, "pairs32"),
+            Bar("server_cpu_us_per_message", "workers' CPU a message, µs"),
+            Bar("stores_cpu_us_per_message", "the tiers' CPU a message, µs"),
+            *LOSSES,
+        ),
+        {"w": 32, "zipf": 64},
+        timed=True,
+        workers=2,
+        cores="0,1",
     ),
     "pairs1": Scenario(
         "64 pairs, 1 in flight",
@@ -202,7 +226,19 @@ CLUSTER_SCENARIOS: dict[str, Scenario] = {
             Bar("lost", "lost", "at most"),
             Bar("doubles", "twice", "at most"),
         ),
-        {},
+        {"w": 64},
+        workers=2,
+    ),
+    "beside": Scenario(
+        "64 pairs, 1 in flight, beside 64 senders to one conversation, on two workers",
+        "beside",
+        (
+            Bar("acked_per_second", "acked/s"),
+            Bar("ack_p99_ms", "ack p99, ms"),
+            Bar("alone_p99_ms", "ack p99 alone at that rate, ms"),
+            Bar("p99_ratio", "p99, beside to alone", "at most", 1.5),
+            *LOSSES,
+        ),
         workers=2,
     ),
     "crossing": Scenario(
@@ -237,10 +273,35 @@ CLUSTER_SCENARIOS: dict[str, Scenario] = {
         {"n": 500, "entries": 1000},
         workers=2,
     ),
+    "herd_cold": Scenario(
+        "the same, all but the newest entry from HBase",
+        "herd",
+        (
+            Bar("last_complete_seconds", "last complete, s", "at most", 8),
+            Bar("incomplete", "incomplete", "at most"),
+        ),
+        {"n": 500, "entries": 1000},
+        workers=2,
+        environment=NEWEST_ONLY,
+        evicts="hot",
+    ),
     "history": Scenario(
-        "history of a conversation of 3,000",
+        "history of a conversation of 3,000, from Redis",
+        "history",
+        (Bar("newest_80_ms", "newest 80, ms", "at most", 2), Bar("range_1000_ms", "1,000, ms")),
+    ),
+    "history_hot": Scenario(
+        "the same from MariaDB",
         "history",
         (Bar("newest_80_ms", "newest 80, ms", "at most", 4), Bar("range_1000_ms", "1,000, ms")),
+        evicts="cached",
+    ),
+    "history_cold": Scenario(
+        "the same from HBase",
+        "history",
+        (Bar("newest_80_ms", "newest 80, ms"), Bar("range_1000_ms", "1,000, ms", "at most", 40)),
+        environment=NEWEST_ONLY,
+        evicts="hot",
     ),
 }
 

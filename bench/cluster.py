@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,34 +33,37 @@ ROOT = BUILD.parents[1]
 SETTINGS = ROOT / "deploy" / "cluster.toml"
 STATE = ROOT / ".cluster"
 DATABASE = "trunkline_bench"
+NOTHING_ELSE: Mapping[str, str] = {}
 
 
-def pin() -> str:
-    """Binds the servers, with all their threads, to the server's core; returns their pids."""
+def pin(cores: str) -> str:
+    """Binds the servers, with all their threads, to these cores; returns their pids."""
     pids = [file.read_text().strip() for file in STATE.glob("*.pid")]
     if not pids:
         raise BenchError("No cluster runs here: `make cluster-up` starts it.")
     for pid in pids:
-        command = ["taskset", "--all-tasks", "--cpu-list", "--pid", SERVER_CORE, pid]
+        command = ["taskset", "--all-tasks", "--cpu-list", "--pid", cores, pid]
         subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
     return ",".join(pids)
 
 
 @contextmanager
-def server(name: str, workers: int) -> Iterator[Running]:
-    """A server of so many workers on empty databases of its own."""
-    stores = pin()
+def server(
+    name: str, workers: int, cores: str = SERVER_CORE, environment: Mapping[str, str] = NOTHING_ELSE
+) -> Iterator[Running]:
+    """A server of so many workers on empty databases of its own, and the tiers, on these cores."""
+    stores = pin(cores)
     data = BUILD / f"data-{name}"
     shutil.rmtree(data, ignore_errors=True)
     settings = _settings_file(data)
     asyncio.run(_make_databases(load(settings, {}, {}).mysql))
     subprocess.run([TRUNKLINE, "migrate", "--config", settings], check=True, capture_output=True)
     command = on_core(
-        SERVER_CORE, TRUNKLINE, "serve", "--config", settings, "--workers", str(workers), "--json"
+        cores, TRUNKLINE, "serve", "--config", settings, "--workers", str(workers), "--json"
     )
     with SERVER_LOG.open("wb") as log:
         process = subprocess.Popen(
-            command, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=log
+            command, env=os.environ | ENVIRONMENT | environment, stdout=subprocess.PIPE, stderr=log
         )
     try:
         assert process.stdout is not None
@@ -77,6 +80,7 @@ def server(name: str, workers: int) -> Iterator[Running]:
             key["secret"],
             _workers_of(process.pid),
             stores,
+            str(settings),
         )
     finally:
         stop(process)

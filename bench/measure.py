@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+import beside
 import cluster
 import hot_spots
 import report
@@ -48,10 +49,19 @@ def measure_server(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if scenario.generator == "start":
         return start_recover.measure(options.messages, load_seconds=10)
     flags = flags_of(scenario, options)
-    opened = cluster.server(name, scenario.workers) if options.cluster else server(name)
+    if options.cluster:
+        opened = cluster.server(name, scenario.workers, scenario.cores, scenario.environment)
+    else:
+        opened = server(name)
     with opened as running:
-        if scenario.generator == "herd":
+        if scenario.generator == "beside":
+            return beside.measure(running, options.seconds)
+        if scenario.generator in ("herd", "history"):
             flags["metrics"] = running.ops
+        if scenario.evicts:
+            flags["between"] = (
+                f"{sys.executable} {BENCH}/evict.py {scenario.evicts} {running.settings}"
+            )
         result = generate(running, scenario.generator, flags)
         if scenario.archived:
             result["archived_after_seconds"] = archived_after(running)

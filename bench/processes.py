@@ -40,7 +40,7 @@ class Running:
     """A server under load: where it listens, its process, and the key of its tokens.
 
     `pids`: the processes whose CPU counts, where these are not `process`; `stores`: those
-    of databases that work for them.
+    of databases that work for them; `settings`: a cluster's file.
     """
 
     address: str
@@ -50,6 +50,7 @@ class Running:
     secret: str = ""
     pids: str = ""
     stores: str = ""
+    settings: str = ""
 
 
 def build_generator() -> None:

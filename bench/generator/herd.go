@@ -29,10 +29,13 @@ func runHerd(o *Options, result *Result) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := bot.Feed(0, int64(behind), o.BodyBytes, func(int64) string { return group }); err != nil {
+	if err := bot.Feed(feedWindow, 0, int64(behind), o.BodyBytes, func(int64) string { return group }); err != nil {
 		return false, err
 	}
 	time.Sleep(time.Second)
+	if err := o.between(); err != nil {
+		return false, err
+	}
 	readsBefore, err := readCounters(o.Metrics)
 	if err != nil {
 		return false, err
@@ -114,9 +117,6 @@ func readCounters(address string) (map[string]float64, error) {
 		}
 		counters[tier] = number
 	}
-	if len(counters) == 0 && lines.Err() == nil {
-		return nil, fmt.Errorf("%s is not among the metrics", readsMetric)
-	}
 	return counters, lines.Err()
 }
 
@@ -124,6 +124,9 @@ func putReads(result *Result, address string, before map[string]float64) error {
 	after, err := readCounters(address)
 	if err != nil || after == nil {
 		return err
+	}
+	if len(after) == 0 {
+		return fmt.Errorf("%s is not among the metrics", readsMetric)
 	}
 	reads, total := map[string]float64{}, 0.0
 	for tier, count := range after {

@@ -16,10 +16,17 @@ func runHistory(o *Options, result *Result) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := bot.Feed(0, total, o.BodyBytes, func(int64) string { return group }); err != nil {
+	if err := bot.Feed(feedWindow, 0, total, o.BodyBytes, func(int64) string { return group }); err != nil {
 		return false, err
 	}
 	head += total
+	if err := o.between(); err != nil {
+		return false, err
+	}
+	readsBefore, err := readCounters(o.Metrics)
+	if err != nil {
+		return false, err
+	}
 	session, err := Connect(o.Server, user, "phone", false, 1<<17)
 	if err != nil {
 		return false, err
@@ -36,6 +43,9 @@ func runHistory(o *Options, result *Result) (bool, error) {
 	result.Put("newest_80_requests", fewRequests)
 	result.Put("range_1000_ms", many)
 	result.Put("range_1000_requests", manyRequests)
+	if err := putReads(result, o.Metrics, readsBefore); err != nil {
+		return false, err
+	}
 	bot.Close()
 	session.Close()
 	return true, nil

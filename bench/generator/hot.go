@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// runHot: n members of one group send to it all at once, 64 messages in flight each. They are
+// runHot: n members of one group send to it all at once, w messages in flight each. They are
 // not pushed, so that what is measured is how fast one conversation takes messages.
 func runHot(o *Options, result *Result) (bool, error) {
 	count, each := defaulted(o.Connections, 64), int64(defaulted(o.Entries, 600))
@@ -21,7 +21,7 @@ func runHot(o *Options, result *Result) (bool, error) {
 	usage := StartUsage(o.Processes)
 	begin := now()
 	err = parallel(count, count, func(i int) error {
-		return sessions[i].Feed(0, each, o.BodyBytes, func(int64) string { return group })
+		return sessions[i].Feed(int64(o.Window), 0, each, o.BodyBytes, func(int64) string { return group })
 	})
 	if err != nil {
 		return false, err

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"time"
 )
@@ -26,6 +27,8 @@ type Options struct {
 	Messages      int64
 	Warm, Length  time.Duration
 	Metrics       string
+	Pace          int
+	Between       string
 	ShowJSON      bool
 }
 
@@ -52,7 +55,7 @@ func parse() (string, *Options, error) {
 	flag.StringVar(&o.Tag, "tag", strconv.FormatInt(time.Now().UnixMilli(), 36),
 		"opens the names of users and groups: another tag, other users")
 	flag.IntVar(&o.Connections, "n", 0, "pairs; members; connections (64, 500, 1000)")
-	flag.IntVar(&o.Window, "w", 32, "pairs: messages in flight of each sender")
+	flag.IntVar(&o.Window, "w", 32, "pairs, hot: messages in flight of each sender")
 	flag.IntVar(&o.Conversations, "zipf", 0, "pairs: over so many conversations, Zipf-distributed")
 	flag.IntVar(&o.BodyBytes, "body", 300, "bytes of a body")
 	flag.IntVar(&o.Rate, "rate", 200, "group: messages a second")
@@ -62,6 +65,8 @@ func parse() (string, *Options, error) {
 	flag.DurationVar(&o.Warm, "warm", 2*time.Second, "pairs, group: not measured at first")
 	flag.DurationVar(&o.Length, "length", 10*time.Second, "pairs, group: measured")
 	flag.StringVar(&o.Metrics, "metrics", "", "herd: address of the server's /metrics")
+	flag.IntVar(&o.Pace, "pace", 0, "pairs with one in flight: most messages a second of all senders (0: no bound)")
+	flag.StringVar(&o.Between, "between", "", "history, herd: a command that is run between writing and reading")
 	flag.BoolVar(&o.ShowJSON, "json", false, "print one line of JSON")
 	flag.Parse()
 	var err error
@@ -75,6 +80,19 @@ func parse() (string, *Options, error) {
 		return "", nil, err
 	}
 	return *scenario, o, nil
+}
+
+// between runs the command that goes between writing and reading, if there is one.
+func (o *Options) between() error {
+	if o.Between == "" {
+		return nil
+	}
+	command := exec.Command("sh", "-c", o.Between)
+	command.Stdout, command.Stderr = os.Stderr, os.Stderr
+	if err := command.Run(); err != nil {
+		return fmt.Errorf("-between: %w", err)
+	}
+	return nil
 }
 
 func run() (bool, error) {

@@ -72,13 +72,23 @@ func newPairs(o *Options) (*pairs, error) {
 	return p, nil
 }
 
-// open makes every conversation before anything is measured.
+// open makes every conversation before anything is measured, and gives workers time to learn
+// who watches: of several, the receiver's hears of a new conversation only when it was made.
 func (p *pairs) open() error {
 	err := parallel(len(p.senders), len(p.senders), func(i int) error {
 		return p.senders[i].Open(16)
 	})
 	for i, sender := range p.senders {
 		sender.Zipf(int64(i))
+	}
+	time.Sleep(time.Second)
+	for _, sender := range p.senders {
+		for _, outgoing := range sender.outgoing {
+			outgoing.ackedMessages = 0
+			if receiver := p.online[outgoing.to]; receiver != nil {
+				receiver.From(outgoing.id, outgoing.acked)
+			}
+		}
 	}
 	return err
 }
@@ -96,7 +106,7 @@ func (p *pairs) measure() (*Usage, error) {
 		p.sending.Add(1)
 		go func(s *Sender) {
 			defer p.sending.Done()
-			if err := s.Run(p.options.Window); err != nil {
+			if err := s.Run(p.options.Window, p.interval()); err != nil {
 				p.failed <- fmt.Errorf("%s: %w", s.session.User, err)
 			}
 		}(sender)
@@ -114,6 +124,14 @@ func (p *pairs) measure() (*Usage, error) {
 		return nil, err
 	}
 	return usage, p.drain()
+}
+
+// interval is the time between two messages of one sender; 0: as soon as there is room.
+func (p *pairs) interval() time.Duration {
+	if p.options.Pace == 0 {
+		return 0
+	}
+	return time.Second * time.Duration(len(p.senders)) / time.Duration(p.options.Pace)
 }
 
 // wait returns when the time is over, or, with messages, when so many are acked.

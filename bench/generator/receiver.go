@@ -134,6 +134,13 @@ func (r *Receiver) of(conversation []byte) *Received {
 	return state
 }
 
+// From forgets what came of a conversation, which is quiet: it is checked from behind this seq.
+func (r *Receiver) From(conversation string, seq int64) {
+	state := r.of([]byte(conversation))
+	state.last, state.missing = seq, nil
+	r.delivered.Store(0)
+}
+
 // Lost counts what is missing of a conversation whose last acknowledged seq this is.
 func (r *Receiver) Lost(conversation string, acked int64) int64 {
 	state := r.received[conversation]

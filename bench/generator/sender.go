@@ -86,9 +86,17 @@ func (s *Sender) Open(window int) error {
 	})
 }
 
-// Run sends with a full window until it is told to stop and the last is acked.
-func (s *Sender) Run(window int) error {
-	return s.drive(window, func() (int32, bool) { return s.pick(), !s.stop.Load() })
+// Run sends with a full window until it is told to stop and the last is acked. With an interval
+// a message waits until so long after the one before, which makes sense with a window of one.
+func (s *Sender) Run(window int, interval time.Duration) error {
+	due := now() + rand.Int63n(int64(interval)+1)
+	return s.drive(window, func() (int32, bool) {
+		if interval > 0 {
+			time.Sleep(time.Duration(due - now()))
+			due = max(due+int64(interval), now())
+		}
+		return s.pick(), !s.stop.Load()
+	})
 }
 
 func (s *Sender) drive(window int, target func() (int32, bool)) error {

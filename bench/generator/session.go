@@ -172,10 +172,11 @@ func (s *Session) Create(group string, users []string) (int64, error) {
 	return head, nil
 }
 
-// Feed sends count messages of size bytes, 64 in flight, each to the conversation that target
-// names for its number; it returns when all are acked. Counters go on from first.
-func (s *Session) Feed(first, count int64, size int, target func(int64) string) error {
-	const inFlight = 64
+const feedWindow = 64
+
+// Feed sends count messages of size bytes, so many in flight, each to the conversation that
+// target names for its number; it returns when all are acked. Counters go on from first.
+func (s *Session) Feed(inFlight, first, count int64, size int, target func(int64) string) error {
 	milliseconds := time.Now().UnixMilli()
 	var sent, acked int64
 	var id, frame []byte

@@ -74,7 +74,7 @@ func makeGroups(o *Options, user string, count int) (*Session, []string, error) 
 			return nil, nil, err
 		}
 	}
-	return bot, groups, bot.Feed(0, int64(messages*count), o.BodyBytes, func(n int64) string {
+	return bot, groups, bot.Feed(feedWindow, 0, int64(messages*count), o.BodyBytes, func(n int64) string {
 		return groups[n%int64(count)]
 	})
 }
@@ -123,7 +123,7 @@ func (w *warmSyncs) round(number int) error {
 	}
 	stride := len(w.groups) / changedConversations
 	first := int64(1_000_000 + number*changedConversations)
-	err = w.bot.Feed(first, changedConversations, w.body, func(n int64) string {
+	err = w.bot.Feed(feedWindow, first, changedConversations, w.body, func(n int64) string {
 		return w.groups[int(n)*stride+number%stride]
 	})
 	if err != nil {

@@ -1,0 +1,79 @@
+"""Takes what was written out of the upper tiers, so that reading asks those below.
+
+`evict.py cached SETTINGS`: what is cached of conversations is gone, as after its time to live.
+`evict.py hot SETTINGS`: besides, an archiver has copied everything and trimmed hot.
+"""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hiredis
+
+from processes import TRUNKLINE, BenchError, stop
+from trunkline.adapters.mysql.database import Database
+from trunkline.config import Config, load
+
+ARCHIVED_SECONDS = 120.0
+
+
+def evict_cached(config: Config) -> None:
+    """Deletes entries and heads of all conversations."""
+    host, _, port = config.redis.nodes[0].rpartition(":")
+    reader = hiredis.Reader()
+    with socket.create_connection((host, int(port)), 10) as link:
+
+        def ask(*words: bytes) -> object:
+            link.sendall(hiredis.pack_command(words))
+            while (reply := reader.gets()) is False:
+                reader.feed(link.recv(1 << 16))
+            return reply
+
+        cursor = b"0"
+        while True:
+            cursor, keys = ask(b"SCAN", cursor, b"MATCH", b"*}:*", b"COUNT", b"1000")
+            gone = [key for key in keys if key.endswith((b"}:entries", b"}:head"))]
+            if gone:
+                ask(b"UNLINK", *gone)
+            if cursor == b"0":
+                return
+
+
+async def _waiting(config: Config) -> int:
+    databases = [Database(config.mysql, place, lambda: 0.5) for place in config.mysql.databases]
+    try:
+        counts = [await one.query("SELECT COUNT(*) FROM archive_task") for one in databases]
+    finally:
+        for one in databases:
+            await one.close()
+    return sum(int(count) for ((count,),) in counts)
+
+
+def trim_hot(settings: Path, config: Config) -> None:
+    """Runs an archiver until nothing waits for one."""
+    command = [TRUNKLINE, "archiver", "--config", settings, "--log-level", "warning"]
+    end = time.monotonic() + ARCHIVED_SECONDS
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as archiver:
+        try:
+            while asyncio.run(_waiting(config)):
+                if time.monotonic() > end:
+                    raise BenchError(f"Not archived within {ARCHIVED_SECONDS:.0f} s.")
+                time.sleep(0.2)
+        finally:
+            stop(archiver)
+
+
+def main() -> None:
+    """See above."""
+    tier, settings = sys.argv[1], Path(sys.argv[2])
+    config = load(settings, {}, {})
+    if tier == "hot":
+        trim_hot(settings, config)
+    evict_cached(config)
+
+
+if __name__ == "__main__":
+    main()
