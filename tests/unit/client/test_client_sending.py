@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trunkline.client import MemoryStore, SqliteStore
+from trunkline.client.sending import MOVED_MAX
 from trunkline.errors import (
     BodyEmpty,
     NotAllowed,
@@ -66,6 +67,20 @@ async def test_a_send_refused_for_now_is_sent_again(server: Any, client_of: Any,
         sent = await ann.send("room", "hello")
     assert sent.seq == 2
     assert len(server.frames(Send)) == 2
+
+
+async def test_a_client_goes_to_another_worker_when_a_shard_stays_moved(
+    server: Any, client_of: Any
+) -> None:
+    """A shard that this worker has again is sent to it; one that it lost is not asked for ever."""
+    server.create("room", "ann", "bob")
+    server.refuse_sends = ["shard_moved"] * 2
+    async with client_of("ann") as ann:
+        assert (await ann.send("room", "soon")).seq == 2
+        assert server.dials == 1
+        server.refuse_sends = ["shard_moved"] * (MOVED_MAX + 2)
+        assert (await ann.send("room", "elsewhere")).seq == 3
+        assert server.dials == 2
 
 
 async def test_with_a_window_of_one_a_send_refused_for_now_keeps_its_place(
