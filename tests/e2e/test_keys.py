@@ -70,6 +70,27 @@ def test_a_rotation_that_was_cut_short_goes_on_with_the_same_key(data: Path) -> 
         assert run_json("audit", data)["findings"] == []
 
 
+def test_a_rotation_adds_a_key_only_where_the_one_before_came_to_its_end(data: Path) -> None:
+    """Nothing was left to wrap, but the keyring had not heard of it: that end comes first."""
+    before = json.loads((data / "keyring.json").read_text())
+    assert run_json("keys", "rotate", data)["kek"] == 2
+    keyring = json.loads((data / "keyring.json").read_text())
+    (data / "keyring.json").write_text(json.dumps(keyring | {"current": before["current"]}))
+    assert run_json("keys", "rotate", data) == {"kek": 2}
+    assert json.loads((data / "keyring.json").read_text()) == keyring
+    assert run_json("keys", "rotate", data) == {"kek": 3, "rewrapped": 5}
+
+
+def test_the_status_counts_what_is_behind(data: Path) -> None:
+    tables = (data / "tables.db").read_bytes()
+    run_json("keys", "rotate", data)
+    assert run_json("keys", "status", data)["behind"] == 0
+    (data / "tables.db").write_bytes(tables)
+    assert run_json("keys", "status", data)["behind"] == 5
+    shown = run("keys", "status", data)
+    assert "`keys rewrap` takes them along" in shown.stdout
+
+
 def test_a_shredded_conversation_leaves_no_wrapped_key_in_any_file(data: Path) -> None:
     """And is refused with its code, by export, by a send, whatever the tier."""
     destroyed = wrapped_key(data)
