@@ -215,10 +215,11 @@ async def test_a_shredded_conversation_is_gone_in_every_tier_and_the_rest_goes_o
                 for client in (ann, bob):
                     with pytest.raises(ConversationShredded):
                         await client.send("tea", "more")
+                    assert client.conversation("tea").shredded
             reports: list[TrunklineError] = []
             async with client_of(quick, url, "bob", "new", report=reports.append) as bob:
                 await bob.wait_synced()
-                assert bob.conversation("tea").last == 0
+                assert (bob.conversation("tea").last, bob.conversation("tea").shredded) == (0, True)
                 single = single_conversation_id(UserId("ann"), UserId("bob"))
                 assert len(await bob.history(single)) == 101
                 assert {type(error) for error in reports} == {ConversationShredded}

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import stat
+import time
 from pathlib import Path
 
 import pytest
 from command_line import run, run_json, serving
+
+from trunkline.adapters.jwt import TokenKeys, mint
+from trunkline.client import Client
+from trunkline.errors import ConversationShredded, TrunklineError
+from trunkline.model import UserId
 
 SINGLE = "single:3:ann3:bob"
 
@@ -126,3 +132,49 @@ def test_a_directory_must_be_named(tmp_path: Path) -> None:
     assert run("keys", "status").returncode == 2
     assert run("keys", "rotate", tmp_path / "absent").returncode == 3
     assert not (tmp_path / "absent").exists()
+
+
+def client_of(path: Path, url: str, endpoint: str, **options: object) -> Client:
+    """Bob's."""
+    keys = TokenKeys.load(path / "tokens.json")
+    token = mint(keys, UserId("bob"), now_ms=time.time_ns() // 1_000_000, ttl_seconds=3_600.0)
+    return Client(url, token=token, user="bob", endpoint=endpoint, **options)  # type: ignore[arg-type]
+
+
+async def test_an_endpoint_knows_for_good_that_a_conversation_was_shredded(
+    data: Path, tmp_path: Path
+) -> None:
+    """What it held stays; what it had still to send is refused; nothing is asked for again."""
+    store = tmp_path / "phone.db"
+    with serving(data) as told:
+        url = told["url"]
+        async with client_of(data, url, "phone", store=store) as bob:
+            await bob.wait_synced()
+            assert not bob.conversation(SINGLE).shredded
+    async with client_of(data, url, "phone", store=store) as bob:
+        await bob.post(SINGLE, "too late")
+    run_json("keys", "shred", SINGLE, data, "--yes")
+    reports: list[TrunklineError] = []
+    with serving(data) as told:
+        url = told["url"]
+        async with client_of(data, url, "phone", store=store, report=reports.append) as bob:
+            await bob.wait_synced()
+            await bob.wait_sent()
+            info = bob.conversation(SINGLE)
+            assert (info.shredded, info.last, info.head) == (True, 5, 5)
+            assert len(await bob.history(SINGLE)) == 5
+            with pytest.raises(ConversationShredded):
+                await bob.send(SINGLE, "again")
+            assert (await bob.send_to("dan", "and the rest goes on")).seq == 2
+            assert [type(error) for error in reports] == [ConversationShredded] * len(reports)
+            assert len(reports) == 2, "one for the conversation, one for the send that waited"
+        async with client_of(data, url, "new", report=reports.append) as bob:
+            await bob.wait_synced()
+            info = bob.conversation(SINGLE)
+            assert (info.shredded, info.last, info.head) == (True, 0, 0)
+        async with client_of(data, url, "phone", store=store, report=reports.append) as bob:
+            await bob.wait_synced()
+            assert bob.conversation(SINGLE).shredded
+        assert len(reports) == 3, "a copy that knows is told nothing new"
+    async with client_of(data, url, "phone", store=store) as bob:
+        assert [i.conversation for i in bob.conversations() if i.shredded] == [SINGLE]

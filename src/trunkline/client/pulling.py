@@ -10,7 +10,7 @@ from trunkline.client.endpoint import Endpoint
 from trunkline.client.policy import SyncPolicy
 from trunkline.client.sending import MOVED_MAX
 from trunkline.core.digest import to_hex
-from trunkline.errors import ProtocolError, ShardMoved, TrunklineError
+from trunkline.errors import ConversationShredded, ProtocolError, ShardMoved, TrunklineError
 from trunkline.model import ConversationId, Seq
 from trunkline.ports.clock import Clock
 from trunkline.wire.frames import Pull, Pulled, Range, Sync, Synced
@@ -169,6 +169,9 @@ class Pulling:
             self._refused(conversations[0], error)
 
     def _refused(self, conversation: ConversationId, error: TrunklineError) -> None:
+        if isinstance(error, ConversationShredded):
+            self._endpoint.replica.shredded(conversation)
+            return
         self._endpoint.report(error)
         self._endpoint.replica.refused(conversation)
 

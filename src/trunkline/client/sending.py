@@ -8,7 +8,7 @@ from trunkline.client.backoff import Backoff, Pace
 from trunkline.client.connection import Connection, as_error
 from trunkline.client.endpoint import Endpoint
 from trunkline.client.outbox import Posted, SentMessage
-from trunkline.errors import FrameTooLarge, ShardMoved, TrunklineError
+from trunkline.errors import ConversationShredded, FrameTooLarge, ShardMoved, TrunklineError
 from trunkline.model import Entry, Kind
 from trunkline.ports.clock import Clock
 from trunkline.wire.frames import Ack, Error, Limits, Send
@@ -102,6 +102,8 @@ class Sending:
         if not (frame.retryable or error.retryable):
             if not posted.awaited:
                 self._endpoint.report(error)
+            if isinstance(error, ConversationShredded) and self._keeps_copies:
+                self._endpoint.replica.shredded(posted.conversation)
             self._settle(posted, error)
             self.pump()
             return
