@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.config import ENVIRONMENT_PREFIX, Config
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "trunkline"
 
@@ -207,3 +209,21 @@ def test_no_port_has_more_than_8_methods() -> None:
             if isinstance(node, ast.ClassDef) and len(public(node.body)) > PORT_METHODS_MAX
         ]
     )
+
+
+def test_every_variable_that_begins_like_a_setting_is_one() -> None:
+    """Exported for something else, it would stop every server: unknown keys are refused."""
+    sections = {name: getattr(Config(), name) for name in Config.__struct_fields__}
+    known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in sections}
+    for section, settings in sections.items():
+        fields = getattr(settings, "__struct_fields__", ())
+        known |= {f"{ENVIRONMENT_PREFIX}{section}__{name}".upper() for name in fields}
+    known |= {"TRUNKLINE_SECTION__NAME"}  # how the command line says what they look like
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in walk(ROOT)
+        if path.suffix in {"", ".md", ".py", ".sh", ".toml"}
+        for name in re.findall(r"\bTRUNKLINE_[A-Z0-9_]+", path.read_text("utf-8", "replace"))
+        if name not in known
+    ]
+    assert not found, "\n".join(found)

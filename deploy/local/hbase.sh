@@ -3,7 +3,7 @@
 # hbase.sh up|down. The write-ahead log is synced to disk at every put.
 # hbase.sh thrift PORT: one more Thrift server on what `up` started, in the foreground.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-BASE=${TRUNKLINE_HBASE_PORT:-26000}
+BASE=${CLUSTER_HBASE_PORT:-26000}
 THRIFT=$((BASE + 92))
 HOME_DIR=$STATE/hbase
 JARS=$HOME_DIR/jars

@@ -1,9 +1,10 @@
-# What the servers' scripts share. State lies in .cluster/ of the project, logs in .cluster/log/.
+# What the servers' scripts share. State lies in .cluster/ of the project, or where CLUSTER_STATE
+# says; logs in its log/. No variable of these scripts begins as the server's settings do.
 # shellcheck shell=bash
 
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-STATE=${TRUNKLINE_CLUSTER:-$ROOT/.cluster}
+STATE=${CLUSTER_STATE:-$ROOT/.cluster}
 LOG=$STATE/log
 mkdir -p "$LOG"
 

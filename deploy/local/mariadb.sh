@@ -2,7 +2,7 @@
 # Two MariaDB servers on loopback, each with the database `trunkline`: mariadb.sh up|down.
 # Binlog on, everything synced, as the guarantees need it.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-PORTS=(${TRUNKLINE_MARIADB_PORTS:-33061 33062})
+PORTS=(${CLUSTER_MARIADB_PORTS:-33061 33062})
 
 sql() { # NUMBER STATEMENTS
 	mariadb --no-defaults -uroot -S "$STATE/mariadb$1.sock" -N -e "$2"

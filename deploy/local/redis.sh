@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One Redis 7 on loopback: redis.sh up|down. It may forget everything: it is a cache.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-PORT=${TRUNKLINE_REDIS_PORT:-26379}
+PORT=${CLUSTER_REDIS_PORT:-26379}
 
 up() {
 	alive redis && return

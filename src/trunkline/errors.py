@@ -202,11 +202,15 @@ class TierUnavailable(StorageUnavailable):
 
 
 class ShardMoved(TrunklineError):
-    """Another writer has taken the shard over: what this one would write is refused (I11)."""
+    """Another writer has taken the shard over: what this one would write is refused (I11).
+
+    It may have the shard again at once, or never: the detail says so where the database that
+    it writes to holds the shard no more.
+    """
 
     code = "shard_moved"
     retryable = True
-    advice = "The conversation's shard was taken over meanwhile: resend it with the same id."
+    advice = "The shard was taken over meanwhile: resend with the same id, then to another worker."
 
 
 # --- starting, files, keys --------------------------------------------------------------

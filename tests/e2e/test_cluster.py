@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -133,10 +134,12 @@ def test_a_cluster_that_was_not_migrated_does_not_start(config: Path) -> None:
 def test_another_keyring_than_the_databases_does_not_start(config: Path) -> None:
     assert run("migrate", "--config", config).returncode == 0
     keyring = config.parent / "node" / "keyring.json"
-    keyring.unlink()
-    done = run("migrate", "--config", config)
-    assert done.returncode == 3
-    assert "keyring_wrong" in done.stderr
+    key = base64.b64encode(bytes(32)).decode()
+    keyring.write_text(json.dumps({"format": 1, "current": 1, "keys": {"1": key}}))
+    for command in ("migrate", "serve"):
+        done = run(command, "--config", config)
+        assert done.returncode == 3
+        assert "keyring_wrong" in done.stderr
 
 
 def test_a_database_that_is_not_there_is_said_in_one_line(config: Path) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 from clusters import running
-from command_line import SECONDS, run, run_json
+from command_line import SECONDS, run, run_json, started
 from databases import everywhere
 
 from trunkline.adapters.jwt import TokenKeys, mint
 from trunkline.client import Client
 from trunkline.config import load
+from trunkline.core.envelope import wrapped_header
 from trunkline.core.ids import single_conversation_id
 from trunkline.errors import ConversationShredded, TrunklineError
 from trunkline.model import UserId
@@ -25,6 +26,8 @@ from trunkline.model import UserId
 USERS = [f"user{number}" for number in range(8)]
 GROUP = "everyone"
 REFRESH_SECONDS = 0.5
+MANY = 600
+"""Conversations enough to kill a rotation among them."""
 
 
 @pytest.fixture
@@ -139,6 +142,49 @@ async def test_keys_are_rotated_and_retired_while_everybody_sends(quick: Path) -
         await all_readable(quick, cluster.told["url"], senders, "desk")
 
 
+async def wrapped_with(config: Path, kek: int) -> int:
+    """How many conversations a KEK wraps."""
+    counted = (
+        "SELECT COUNT(*) FROM conversation "
+        f"WHERE LEFT(wrapped_key, 5) = x'{wrapped_header(kek).hex()}'"
+    )
+    answers = await everywhere(load(config, {}, {}).mysql, counted)
+    return sum(count for ((count,),) in answers)
+
+
+async def test_a_rotation_that_is_killed_in_the_midst_of_it_is_finished_by_the_next(
+    quick: Path, rounds: int
+) -> None:
+    """I4, I12, I14: kill -9, some conversations wrapped anew and some not, while everybody sends;
+    by turns `rewrap` and `rotate` take the rest along, under the same key.
+    """
+    with running(quick) as cluster:
+        async with sending(quick, cluster.told["url"]) as senders:
+            client = senders[0].client
+            await asyncio.gather(*(client.send_to(f"many{n}", "hello") for n in range(MANY)))
+            for kek in range(2, 2 + rounds):
+                least = 1 + (kek - 2) * MANY // (2 * rounds)
+                with started("keys", "rotate", "--config", quick) as rotation:
+                    async with asyncio.timeout(SECONDS):
+                        while await wrapped_with(quick, kek) < least:
+                            assert rotation.poll() is None
+                    rotation.kill()
+                status = await command("keys", "status", "--config", quick)
+                assert status["agreed"] == status["keyring"][-1] == kek
+                assert status["behind"] > MANY // 4
+                again = "rotate" if kek % 2 else "rewrap"
+                done = await command("keys", again, "--config", quick)
+                assert done["kek"] == kek
+                assert done["rewrapped"] > MANY // 4
+                await asyncio.sleep(3 * REFRESH_SECONDS)  # from now on nobody creates under it
+                await command("keys", "rewrap", "--config", quick)
+                assert (await command("keys", "status", "--config", quick))["behind"] == 0
+                await command("keys", "retire", "--config", quick, kek - 1)
+        await all_readable(quick, cluster.told["url"], senders, "tablet")
+    assert wrapped(quick).keys() == {1 + rounds}
+    assert run_json("audit", "--config", quick)["findings"] == []
+
+
 async def archived(config: Path) -> None:
     """Waits until the archiver has copied everything."""
     settings = load(config, {}, {}).mysql
@@ -169,10 +215,11 @@ async def test_a_shredded_conversation_is_gone_in_every_tier_and_the_rest_goes_o
                 for client in (ann, bob):
                     with pytest.raises(ConversationShredded):
                         await client.send("tea", "more")
+                    assert client.conversation("tea").shredded
             reports: list[TrunklineError] = []
             async with client_of(quick, url, "bob", "new", report=reports.append) as bob:
                 await bob.wait_synced()
-                assert bob.conversation("tea").last == 0
+                assert (bob.conversation("tea").last, bob.conversation("tea").shredded) == (0, True)
                 single = single_conversation_id(UserId("ann"), UserId("bob"))
                 assert len(await bob.history(single)) == 101
                 assert {type(error) for error in reports} == {ConversationShredded}

@@ -14,8 +14,8 @@ _CONNECT_SECONDS = 3.0
 
 
 def address_of(name: str, default: str) -> tuple[str, int]:
-    """Host and port of a server: `TRUNKLINE_TEST_<NAME>` of the environment, or the default."""
-    host, _, port = os.environ.get(f"TRUNKLINE_TEST_{name.upper()}", default).rpartition(":")
+    """Host and port of a server: `CLUSTER_TEST_<NAME>` of the environment, or the default."""
+    host, _, port = os.environ.get(f"CLUSTER_TEST_{name.upper()}", default).rpartition(":")
     return host, int(port)
 
 
@@ -58,7 +58,7 @@ def state_directory() -> Path:
     """Where the servers that `deploy/local` starts keep data and logs; for tests that look
     into their files, and so need them on this machine.
     """
-    state = Path(os.environ.get("TRUNKLINE_CLUSTER", Path(__file__).parents[2] / ".cluster"))
+    state = Path(os.environ.get("CLUSTER_STATE", Path(__file__).parents[2] / ".cluster"))
     if not (state / "hbase" / "data").is_dir():
         missing = f"{state} holds no files of the servers: `make cluster-up` starts them"
         if os.environ.get("CI") == "true":

@@ -17,7 +17,12 @@ from trunkline.adapters.jwt import JwtAuthenticator
 from trunkline.adapters.keyring import KeyringSealer
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.mysql.inspection import MysqlInspection
-from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
+from trunkline.adapters.mysql.stores import (
+    MysqlStores,
+    agreed_sentinel,
+    migrate_mysql,
+    open_mysql,
+)
 from trunkline.adapters.node.listening import Listening
 from trunkline.adapters.redis.stores import open_redis
 from trunkline.app.keys import open_node_sealer, open_token_keys
@@ -52,14 +57,18 @@ class Tiers(msgspec.Struct, frozen=True):
 
 
 async def migrate(config: Config) -> list[tuple[str, list[int]]]:
-    """Makes the node's keys if there are none, and makes or upgrades the tables.
+    """Makes the deployment's keys if it has none yet, and makes or upgrades the tables.
+
+    Keys that a further machine lacks are not made: they would be others than the deployment's.
 
     Returns each place with the versions that were made there. Raises `StoreNewer`,
-    `StorageUnavailable`, `KeyringWrong`.
+    `StorageUnavailable`, `KeyringMissing`, `KeyringWrong`.
     """
+    first = await agreed_sentinel(config.mysql) is None
     config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    sealer = open_node_sealer(config.data_path, config.keyring, create=True)
-    open_token_keys(config.data_path, create=True)
+    sealer = open_node_sealer(config.data_path, config.keyring, create=first)
+    if first:
+        open_token_keys(config.data_path, create=True)
     made = await migrate_mysql(config.mysql, sealer.sentinel)
     hbase = f"{config.hbase.host}:{config.hbase.port}/{config.hbase.table}"
     made.append((hbase, [LAYOUT] if await migrate_hbase(config.hbase) else []))

@@ -1,5 +1,6 @@
 """Composition of what changes keys: a cluster while it runs, a data directory at rest."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,13 +33,15 @@ class KeyStatus(msgspec.Struct, frozen=True):
 
     `keyring`: ids that the keyring holds; `current` wraps new data keys; `agreed`: that of
     the deployment. `conversations`: per database, how many by the id of their KEK;
-    `shredded`: how many have no key any more.
+    `behind`: how many another KEK than the agreed one wraps; `shredded`: how many have no key
+    any more.
     """
 
     keyring: tuple[int, ...]
     current: int
     agreed: int
     conversations: Mapping[str, Mapping[str, int]]
+    behind: int
     shredded: int
 
 
@@ -62,15 +65,20 @@ async def key_status(config: Config) -> KeyStatus:
     """Counts what is wrapped with which KEK."""
     async with _opened(config) as opened:
         counts = await opened.keys.counts()
+        agreed = kek_of(await opened.agreement.sentinel())
+        summed = Counter[int]()
+        for counted in counts.values():
+            summed.update(counted)
         return KeyStatus(
             tuple(sorted(opened.sealer.keyring.keys)),
             opened.sealer.kek_id,
-            kek_of(await opened.agreement.sentinel()),
+            agreed,
             {
                 name: {str(kek): counted[kek] for kek in sorted(counted) if kek != SHREDDED}
                 for name, counted in counts.items()
             },
-            sum(counted.get(SHREDDED, 0) for counted in counts.values()),
+            sum(count for kek, count in summed.items() if kek not in (agreed, SHREDDED)),
+            summed[SHREDDED],
         )
 
 
@@ -86,8 +94,8 @@ def add_key(config: Config) -> Rotated:
 async def rotate_keys(config: Config, *, told: Callable[[int], None] = lambda _: None) -> Rotated:
     """Makes the newest KEK the deployment's, and wraps every conversation's key with it.
 
-    The newest is one that `add_key` added, or one whose rotation was cut short; else it is
-    added now. Raises `ConfigInvalid` if it would have to be added to a keyring out of the
+    The newest is one that `add_key` added, or one whose rotation was cut short, wherever; else
+    it is added now. Raises `ConfigInvalid` if it would have to be added to a keyring out of the
     environment, `KeyringWrong` if the deployment has agreed on another key of that id.
     """
     async with _opened(config) as opened:
@@ -144,8 +152,13 @@ async def shred_conversation(config: Config, conversation: str) -> Conversation:
 
 
 async def _have_newer(opened: _Opened, agreed: int) -> None:
-    """Adds a KEK, unless there is one that is still to be rotated to, or was not to the end."""
-    if opened.sealer.keyring.newest > agreed:
+    """Adds a KEK, unless there is one that is still to be rotated to, or was not to the end.
+
+    A rotation makes its KEK the deployment's, then the keyring's, then wraps: all of it was
+    done where the two agree and nothing is wrapped with another.
+    """
+    keyring = opened.sealer.keyring
+    if keyring.newest > agreed or keyring.current < agreed:
         return
     async for _ in opened.keys.wrapped_otherwise(agreed):
         return
@@ -154,7 +167,8 @@ async def _have_newer(opened: _Opened, agreed: int) -> None:
             "The keyring stands in the settings: put what `trunkline keys add` prints there, "
             "start every process anew, then rotate."
         )
-    opened.source.change(lambda keyring: keyring.with_key(new_key()))
+    # Another rotation may have added one since the keyring was read.
+    opened.source.change(lambda now: now if now.newest > agreed else now.with_key(new_key()))
     opened.sealer.refresh()
 
 

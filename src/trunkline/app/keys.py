@@ -12,7 +12,7 @@ from trunkline.adapters.keyring.settings import IN_DIRECTORY
 from trunkline.adapters.keyring.settings import Settings as KeyringSettings
 from trunkline.adapters.node.durably import write_durably
 from trunkline.adapters.sqlite.directory import read_format
-from trunkline.errors import KeyringWrong
+from trunkline.errors import ConfigInvalid, KeyringWrong
 
 SENTINEL_FILE = "sentinel"
 
@@ -55,8 +55,16 @@ def open_sealer(data: Path, settings: KeyringSettings = IN_DIRECTORY) -> Keyring
 
 
 def open_token_keys(data: Path, *, create: bool) -> TokenKeys:
-    """The token keys of a directory; made if there are none and `create` says so."""
+    """The token keys of a directory; made if there are none and `create` says so.
+
+    Raises `ConfigInvalid` if they cannot be read.
+    """
     path = data / TOKENS_FILE
-    if create and not path.exists():
-        return TokenKeys.create(path, secrets.token_bytes(SECRET_BYTES))
+    if not path.exists():
+        if create:
+            return TokenKeys.create(path, secrets.token_bytes(SECRET_BYTES))
+        raise ConfigInvalid(
+            f"There are no token keys at {path}: copy them from a machine that has them, or put "
+            "the public key of the application's backend there."
+        )
     return TokenKeys.load(path)

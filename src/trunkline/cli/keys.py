@@ -56,10 +56,10 @@ def status(data: Path | None, config: Path | None, as_json: bool) -> None:
             for name, counted in found.conversations.items()
             for kek, count in counted.items()
         ),
+        ("behind: `keys rewrap` takes them along", f"{found.behind:,}"),
         ("shredded", f"{found.shredded:,}"),
     ]
-    used = {kek for counted in found.conversations.values() for kek in counted}
-    write_table("Conversations by key", rows, well=used <= {str(found.agreed)})
+    write_table("Conversations by key", rows, well=not found.behind)
 
 
 @keys.command(

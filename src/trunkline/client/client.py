@@ -463,6 +463,7 @@ def _info(held: Held) -> ConversationInfo:
         held.unread,
         held.marker,
         held.left,
+        held.shredded,
     )
 
 

@@ -53,7 +53,8 @@ class ConversationInfo(msgspec.Struct, frozen=True):
     """A conversation as this endpoint knows it.
 
     The view is first..head, of which the copy holds first..last. `left`: the user is no
-    member any more.
+    member any more. `shredded`: the server destroyed its key, for ever: the copy stays as it
+    is, its head is its last, and sends raise `ConversationShredded`.
     """
 
     conversation: ConversationId
@@ -65,6 +66,7 @@ class ConversationInfo(msgspec.Struct, frozen=True):
     unread: int
     marker: Seq
     left: bool
+    shredded: bool
 
 
 class Proof(msgspec.Struct, frozen=True):

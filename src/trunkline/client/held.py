@@ -34,7 +34,7 @@ class Held:
         "conversation", "counted", "digest", "digest_key", "early", "entry_hash", "expected",
         "first", "head", "kind", "last", "last_time_ms", "left", "live_after", "mark_waits",
         "marker", "mismatches", "name",
-        "opened", "pulling", "stalls", "unread", "unread_at",
+        "opened", "pulling", "shredded", "stalls", "unread", "unread_at",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +61,7 @@ class Held:
         self.mark_waits = False
         self.name: str | None = None
         self.left = False
+        self.shredded = False
         self.last_time_ms = 0
         self.live_after = last
         self.expected: tuple[Seq, Digest] | None = None
@@ -84,7 +85,7 @@ class Held:
         held.head, held.marker = copy.head, copy.marker
         held.unread, held.unread_at = copy.unread, copy.unread_at
         held.name, held.left, held.last_time_ms = copy.name, copy.left, copy.last_time_ms
-        held.mark_waits = copy.mark_waits
+        held.mark_waits, held.shredded = copy.mark_waits, copy.shredded
         return held
 
     @classmethod
@@ -116,6 +117,7 @@ class Held:
             self.left,
             self.last_time_ms,
             self.mark_waits,
+            self.shredded,
         )
 
     @property

@@ -8,8 +8,9 @@ from trunkline.client.backoff import Backoff
 from trunkline.client.connection import Connection, ConnectionLost, wait_for
 from trunkline.client.endpoint import Endpoint
 from trunkline.client.policy import SyncPolicy
+from trunkline.client.sending import MOVED_MAX
 from trunkline.core.digest import to_hex
-from trunkline.errors import ProtocolError, TrunklineError
+from trunkline.errors import ConversationShredded, ProtocolError, ShardMoved, TrunklineError
 from trunkline.model import ConversationId, Seq
 from trunkline.ports.clock import Clock
 from trunkline.wire.frames import Pull, Pulled, Range, Sync, Synced
@@ -73,7 +74,8 @@ class Pulling:
     async def _retry_later(self, error: TrunklineError) -> None:
         self._endpoint.report(error)
         delay = self._backoff.failed(error)
-        if self._backoff.failures > TRIES_MAX:
+        most = MOVED_MAX if isinstance(error, ShardMoved) else TRIES_MAX
+        if self._backoff.failures > most:
             self._connection.abandon("The server keeps refusing to sync.")
         self._endpoint.replica.want_sync()
         await asyncio.sleep(delay)
@@ -167,6 +169,9 @@ class Pulling:
             self._refused(conversations[0], error)
 
     def _refused(self, conversation: ConversationId, error: TrunklineError) -> None:
+        if isinstance(error, ConversationShredded):
+            self._endpoint.replica.shredded(conversation)
+            return
         self._endpoint.report(error)
         self._endpoint.replica.refused(conversation)
 

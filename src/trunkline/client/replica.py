@@ -148,6 +148,13 @@ class Replica:
         self.held[conversation].pulling = False
         self._behind.pop(conversation, None)
 
+    def shredded(self, conversation: ConversationId) -> None:
+        """The server refused something since it destroyed the conversation's key."""
+        held = self.held.get(conversation)
+        if held is not None:
+            held.pulling = False
+            self._shred(held)
+
     def pull_failed(self, conversations: Sequence[ConversationId]) -> None:
         """The pull ended early: what it did not bring is asked for again."""
         for conversation in conversations:
@@ -375,6 +382,7 @@ class Replica:
         elif held.first != change.first and not change.shredded:
             self._restart(held, change.first)
         if change.shredded:
+            held.left = change.left
             self._shred(held)
             return
         held.update(change)
@@ -390,4 +398,7 @@ class Replica:
         held.head, held.unread, held.expected, held.early = held.last, 0, None, None
         self._behind.pop(held.conversation, None)
         self._dirty[held.conversation] = None
+        if held.shredded:
+            return
+        held.shredded = True
         self._report(ConversationShredded(f"Conversation {held.conversation!r} was shredded."))

@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from trunkline.client.backoff import Backoff, Pace
 from trunkline.client.connection import Connection, as_error
 from trunkline.client.endpoint import Endpoint
 from trunkline.client.outbox import Posted, SentMessage
-from trunkline.errors import FrameTooLarge, TrunklineError
+from trunkline.errors import ConversationShredded, FrameTooLarge, ShardMoved, TrunklineError
 from trunkline.model import Entry, Kind
 from trunkline.ports.clock import Clock
 from trunkline.wire.frames import Ack, Error, Limits, Send
+
+MOVED_MAX: Final = 3
+"""So many pauses for a shard that moved are made; then another worker may have it."""
 
 
 class Sending:
@@ -37,6 +41,7 @@ class Sending:
         self._backoff = Backoff(uniform, first_seconds=0.2, most_seconds=30.0)
         self._paused_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._moved = 0
         self._stopped = False
 
     def pump(self) -> None:
@@ -97,6 +102,8 @@ class Sending:
         if not (frame.retryable or error.retryable):
             if not posted.awaited:
                 self._endpoint.report(error)
+            if isinstance(error, ConversationShredded) and self._keeps_copies:
+                self._endpoint.replica.shredded(posted.conversation)
             self._settle(posted, error)
             self.pump()
             return
@@ -105,6 +112,10 @@ class Sending:
         # One pause for all that was refused together.
         if now >= self._paused_until:
             self._paused_until = now + self._backoff.failed(error)
+            self._moved += isinstance(error, ShardMoved)
+            if self._moved > MOVED_MAX:
+                self._connection.abandon("This worker does not get back a shard that moved.")
+                return
             self.pump()
 
     def _send(self, posted: Posted) -> None:

@@ -15,7 +15,7 @@ class Copy(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     It holds first..last (nothing yet: last = first − 1), whose digest is `digest`. `head`
     is the highest seq known of; `unread` counts up to `unread_at`. `mark_waits`: the server
-    was not told of the marker yet.
+    was not told of the marker yet. `shredded`: the server has destroyed its key.
     """
 
     conversation: ConversationId
@@ -32,6 +32,7 @@ class Copy(msgspec.Struct, frozen=True, array_like=True, gc=False):
     left: bool = False
     last_time_ms: int = 0
     mark_waits: bool = False
+    shredded: bool = False
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):

@@ -76,7 +76,8 @@ class HotStore(Protocol):
     async def record(self, markers: Sequence[MarkerMove], offsets: Sequence[OffsetMove]) -> None:
         """Moves read markers and read offsets forward; a lower value changes nothing (I9).
 
-        A marker that moved raises the version of the user's conversation.
+        A marker that moved raises the version of the user's conversation. Raises `ShardMoved`
+        if some were refused, since another writer has their shard (I11); the rest is stored.
         """
         ...
 

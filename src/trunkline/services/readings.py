@@ -37,6 +37,9 @@ READINGS: Final = {
     "trunkline_hot_unsettled": Shown(
         False, "Conversations of which it is not settled yet what such a commit left."
     ),
+    "trunkline_hot_shards_gone": Shown(
+        False, "Shards that this process's settings name and that their database holds no more."
+    ),
     "trunkline_hot_sessions_busy": Shown(
         False, "Sessions with the hot databases that work now.", "pool"
     ),

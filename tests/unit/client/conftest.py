@@ -77,6 +77,7 @@ class Conversation:
     known: dict[tuple[UserId, str], Seq] = field(default_factory=dict)
     first: dict[UserId, Seq] = field(default_factory=dict)
     version: int = 1
+    shredded: bool = False
 
     @property
     def key(self) -> bytes:
@@ -225,6 +226,9 @@ class Server:
             socket.answer(msgspec.structs.replace(error, conversation=frame.conversation))
             return
         one = self._addressed(socket.user, frame)
+        if one.shredded:
+            socket.answer(Error("conversation_shredded", "Gone.", id=frame.id, conversation=one.id))
+            return
         seq = one.known.get((socket.user, frame.id))
         if seq is not None:
             socket.answer(Acked([Ack(frame.id, one.id, seq, duplicate=True)]))
@@ -302,6 +306,7 @@ class Server:
                 ),
                 marker=self.markers.get((socket.user, one.id), Seq(0)),
                 name=one.name,
+                shredded=one.shredded,
             )
             for one in self.conversations.values()
             if socket.user in one.members
@@ -324,6 +329,8 @@ class Server:
             one = self.conversations.get(conversation)
             if one is None or socket.user not in one.members:
                 return Error("not_member", "No member.", request=frame.request)
+            if one.shredded:
+                return Error("conversation_shredded", "Gone.", request=frame.request)
             end = up_to or Seq(len(one.entries))
             entries = one.entries[after : min(end, after + room)]
             room -= len(entries)

@@ -320,6 +320,34 @@ async def test_an_own_send_between_pushes_of_others_is_no_gap(
         assert ann.counters.gaps_seen == 0
 
 
+async def test_what_is_shredded_before_it_was_pulled_is_not_asked_for_again(
+    server: Any, client_of: Any, tmp_path: Any
+) -> None:
+    """The sync was too early to tell; what the copy learnt of the pull it keeps."""
+    room = server.create("room", "ann", "bob")
+    server.create("other", "ann", "bob")
+    server.say("room", "bob", "one", "two")
+
+    def shredded(frame: Any) -> None:
+        room.shredded = room.shredded or isinstance(frame, Pull)
+
+    server.before_answer = shredded
+    reports: list[TrunklineError] = []
+    async with client_of("ann", store=tmp_path / "local.db", report=reports.append) as ann:
+        await ann.wait_synced()
+        assert [(i.conversation, i.shredded) for i in ann.conversations()] == [
+            ("room", True), ("other", False),
+        ]  # fmt: skip
+        asked = len(server.frames(Pull))
+        await ann.open("room")
+        assert await ann.history("room") == []
+        assert len(server.frames(Pull)) == asked
+        assert [error.code for error in reports] == ["conversation_shredded"]
+    server.down = True
+    async with client_of("ann", store=tmp_path / "local.db") as ann:
+        assert ann.conversation("room").shredded
+
+
 async def test_an_unknown_conversation_is_no_member(server: Any, client_of: Any) -> None:
     async with client_of("ann") as ann:
         with pytest.raises(NotMember):

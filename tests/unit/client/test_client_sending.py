@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from trunkline.client import MemoryStore, SqliteStore
+from trunkline.client.sending import MOVED_MAX
 from trunkline.errors import (
     BodyEmpty,
+    ConversationShredded,
     NotAllowed,
     StoreOfAnotherEndpoint,
     TokenExpired,
@@ -66,6 +68,36 @@ async def test_a_send_refused_for_now_is_sent_again(server: Any, client_of: Any,
         sent = await ann.send("room", "hello")
     assert sent.seq == 2
     assert len(server.frames(Send)) == 2
+
+
+async def test_a_client_goes_to_another_worker_when_a_shard_stays_moved(
+    server: Any, client_of: Any
+) -> None:
+    """A shard that this worker has again is sent to it; one that it lost is not asked for ever."""
+    server.create("room", "ann", "bob")
+    server.refuse_sends = ["shard_moved"] * 2
+    async with client_of("ann") as ann:
+        assert (await ann.send("room", "soon")).seq == 2
+        assert server.dials == 1
+        server.refuse_sends = ["shard_moved"] * (MOVED_MAX + 2)
+        assert (await ann.send("room", "elsewhere")).seq == 3
+        assert server.dials == 2
+
+
+async def test_a_send_to_what_was_shredded_is_refused_once_and_for_all(
+    server: Any, client_of: Any
+) -> None:
+    """A client that is connected meanwhile learns of it by that."""
+    room = server.create("room", "ann", "bob")
+    async with client_of("ann") as ann:
+        await ann.wait_synced()
+        assert not ann.conversation("room").shredded
+        room.shredded = True
+        with pytest.raises(ConversationShredded):
+            await ann.send("room", "hello")
+        assert ann.conversation("room").shredded
+        await ann.wait_sent()
+    assert len(server.frames(Send)) == 1
 
 
 async def test_with_a_window_of_one_a_send_refused_for_now_keeps_its_place(

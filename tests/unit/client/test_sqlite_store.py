@@ -11,10 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trunkline.client.runs import pack_copy, unpack_copy
 from trunkline.client.sqlite_store import SqliteStore
 from trunkline.client.store import Changes, Copy, Outgoing
 from trunkline.errors import (
@@ -42,6 +44,11 @@ def copy(conversation: ConversationId, last: int) -> Copy:
 
 def grown(conversation: ConversationId, first: int, last: int) -> Changes:
     return Changes(runs=[(conversation, [entries(first, last)])], copies=[copy(conversation, last)])
+
+
+def test_a_copy_of_before_conversations_could_be_shredded_is_read() -> None:
+    older = msgspec.msgpack.decode(pack_copy(copy(ROOM, 3)))[:-1]
+    assert unpack_copy(msgspec.msgpack.encode(older)) == copy(ROOM, 3)
 
 
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=80), data=st.data())

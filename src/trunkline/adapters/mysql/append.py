@@ -8,7 +8,7 @@ import msgspec
 
 from trunkline.adapters.mysql.connection import Connection, DuplicateKey, Row
 from trunkline.adapters.mysql.deployment import AGREED_KEK
-from trunkline.adapters.mysql.epochs import Epochs
+from trunkline.adapters.mysql.epochs import Epochs, Found
 from trunkline.adapters.mysql.keys import check_fence
 from trunkline.adapters.mysql.lists import Line, Outbox
 from trunkline.adapters.mysql.literals import keys as key_list
@@ -33,7 +33,6 @@ from trunkline.core.appending import (
     sent_markers,
 )
 from trunkline.core.ids import shard_hash
-from trunkline.errors import ShardMoved
 from trunkline.model import (
     ClientMessageId,
     Conversation,
@@ -55,10 +54,13 @@ Members = dict[ConversationId, dict[UserId, Member]]
 
 
 class Committing(msgspec.Struct, frozen=True):
-    """What a transaction is about to commit; `told` is what users' lists hear of it after."""
+    """What a transaction is about to commit, behind the epochs that it found; `told` is what
+    users' lists hear of it after.
+    """
 
     decision: Decision
     told: Sequence[Line]
+    epochs: Found
 
 
 class ConversationKeys:
@@ -108,12 +110,12 @@ class AppendTransaction:
         """Locks, reads, decides, writes."""
         shards = {name: shard_hash(name) for name in {draft.conversation for draft in self._batch}}
         found, held, before = await self._lock(connection, shards)
-        moved = self._epochs.moved(set(shards.values()), found)
+        moved = self._epochs.moved(found)
         left_out: dict[int, Outcome] = {}
         drafts: list[Draft] = []
         for position, draft in enumerate(self._batch):
-            if shards[draft.conversation] in moved:
-                left_out[position] = Refused(ShardMoved())
+            if (refusal := moved.get(shards[draft.conversation])) is not None:
+                left_out[position] = Refused(refusal)
             elif draft.conversation in held:
                 left_out[position] = CONTENDED
             else:
@@ -121,7 +123,7 @@ class AppendTransaction:
         members = await _members_of(connection, drafts, before)
         decision = await self._decided(connection, drafts, before, members)
         told = await self._write(connection, decision, before, members)
-        return Committing(_with(decision, left_out), told)
+        return Committing(_with(decision, left_out), told, found)
 
     async def _decided(
         self,
@@ -152,8 +154,8 @@ class AppendTransaction:
 
     async def _lock(
         self, connection: Connection, shards: Mapping[ConversationId, int]
-    ) -> tuple[Sequence[Row], set[ConversationId], Conversations]:
-        """The epochs' rows; the conversations that others hold; the rows of the others, locked
+    ) -> tuple[Found, set[ConversationId], Conversations]:
+        """The epochs found; the conversations that others hold; the rows of the others, locked
         in key order. The epochs are read before anything else.
         """
         epochs = self._epochs.locking(set(shards.values()))
@@ -173,7 +175,7 @@ class AppendTransaction:
         if self._wait:  # a row that was waited for and did not come is gone
             self._keys.forget(missing)
             missing = set()
-        return found, missing, before
+        return self._epochs.found(set(shards.values()), found), missing, before
 
     def _locking(self, keys: Mapping[ConversationId, ConversationKey]) -> str:
         """Without those that others hold, unless it waits."""

@@ -1,7 +1,7 @@
 """The hot store over all databases: each question goes to whoever holds the shard."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from trunkline.adapters.mysql.append import (
@@ -25,6 +25,7 @@ from trunkline.adapters.mysql.rows import (
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.core.appending import Decision, Outcome, Refused
+from trunkline.core.ids import shard_hash, shard_of
 from trunkline.errors import DataDamaged, OutcomeUnknown, ShardMoved, TrunklineError
 from trunkline.model import (
     Conversation,
@@ -73,9 +74,10 @@ class MysqlHotStore:
         return self._lanes[self._shards.of_conversation(conversation)]
 
     def readings(self) -> list[Reading]:
-        """What is open after lost answers."""
+        """What is open after lost answers, and what was taken away."""
         return [
-            Reading("trunkline_hot_unsettled", "", lambda: sum(map(len, self._unsettled.values())))
+            Reading("trunkline_hot_unsettled", "", lambda: sum(map(len, self._unsettled.values()))),
+            *(reading for epochs in self._epochs.values() for reading in epochs.readings()),
         ]
 
     # --- writing ------------------------------------------------------------------------
@@ -127,10 +129,8 @@ class MysqlHotStore:
         except (OutcomeUnknown, asyncio.CancelledError):
             self._unsettled[database].update(draft.conversation for draft in batch)
             raise
+        epochs.learn(committed.epochs)
         await self._outbox.tell(database, committed.told)
-        outcomes = committed.decision.outcomes
-        if any(isinstance(o, Refused) and isinstance(o.error, ShardMoved) for o in outcomes):
-            await epochs.load()
         return committed.decision
 
     async def _settle(self, database: Database) -> None:
@@ -152,49 +152,81 @@ class MysqlHotStore:
         unsettled.difference_update(ids)
 
     async def record(self, markers: Sequence[MarkerMove], offsets: Sequence[OffsetMove]) -> None:
-        """Moves markers and offsets forward; a lower value changes nothing (I9)."""
+        """Moves markers and offsets forward; a lower value changes nothing (I9).
+
+        What stands in a shard that was taken over is left out (I11), the rest is stored; then
+        it raises `ShardMoved`.
+        """
         highest: dict[tuple[ConversationKey, UserId], MarkerMove] = {}
         for move in markers:
             other = highest.get((move.key, move.user))
             if other is None or other.seq < move.seq:
                 highest[move.key, move.user] = move
+        refused: list[ShardMoved] = []
         for database, held in self._shards.by_key({key for key, _ in highest}).items():
             there = set(held)
             moves = {pair: move for pair, move in highest.items() if move.key in there}
-            await self._move_markers(database, moves)
+            refused += await self._move_markers(database, moves)
         for database, users in self._shards.by_user({move.user for move in offsets}).items():
             concerned = set(users)
-            moved = sorted(
-                (o.user, o.endpoint, o.key, o.seq) for o in offsets if o.user in concerned
+            refused += await self._raise_offsets(
+                database, [move for move in offsets if move.user in concerned]
             )
-            values = [bracketed(move) for move in moved]
+        if refused:
+            raise refused[0]
 
-            async def raise_offsets(connection: Connection, values: Sequence[str] = values) -> None:
-                await insert(connection, "offset_put", values)
+    async def _raise_offsets(
+        self, database: Database, moves: Sequence[OffsetMove]
+    ) -> Collection[ShardMoved]:
+        shards = {move.user: shard_hash(move.user) for move in moves}
 
-            await database.transaction(raise_offsets)
+        async def work(
+            connection: Connection, moved: Mapping[int, ShardMoved]
+        ) -> Collection[ShardMoved]:
+            values = sorted(
+                (move.user, move.endpoint, move.key, move.seq)
+                for move in moves
+                if shards[move.user] not in moved
+            )
+            await insert(connection, "offset_put", [bracketed(value) for value in values])
+            return moved.values()
+
+        return await self._epochs[database].transaction(set(shards.values()), work)
 
     async def _move_markers(
         self, database: Database, moves: Mapping[tuple[ConversationKey, UserId], MarkerMove]
-    ) -> None:
-        async def work(connection: Connection) -> Sequence[Line]:
-            wanted = {"keys": keys(sorted({key for key, _ in moves}))}
-            locked = await connection.rows(statement("conversations_locked", lists=wanted))
-            conversations = {found.key: found for found in map(conversation_of, locked)}
-            pairs = rows(sorted(moves))
-            values = []
-            lines = []
-            for found in await connection.rows(statement("members_of", lists={"pairs": pairs})):
-                key, member = ConversationKey(found[0]), member_of(found)
-                move, conversation = moves[key, member.user], conversations.get(key)
-                if conversation is not None and member.marker < move.seq <= conversation.head:
-                    values.append(member_row(key, member.marked(move.seq, move.countable)))
-                    lines.append(self._outbox.line(member.user, key, conversation.id))
-            await insert(connection, "member_put", values)
-            await self._outbox.write(connection, lines)
-            return lines
+    ) -> Collection[ShardMoved]:
+        async def work(
+            connection: Connection, moved: Mapping[int, ShardMoved]
+        ) -> tuple[Sequence[Line], Collection[ShardMoved]]:
+            held = {pair: move for pair, move in moves.items() if shard_of(move.key) not in moved}
+            return await self._write_markers(connection, held) if held else (), moved.values()
 
-        await self._outbox.tell(database, await database.transaction(work))
+        shards = {shard_of(key) for key, _ in moves}
+        lines, refused = await self._epochs[database].transaction(shards, work)
+        await self._outbox.tell(database, lines)
+        return refused
+
+    async def _write_markers(
+        self,
+        connection: Connection,
+        moves: Mapping[tuple[ConversationKey, UserId], MarkerMove],
+    ) -> Sequence[Line]:
+        wanted = {"keys": keys(sorted({key for key, _ in moves}))}
+        locked = await connection.rows(statement("conversations_locked", lists=wanted))
+        conversations = {found.key: found for found in map(conversation_of, locked)}
+        pairs = rows(sorted(moves))
+        values = []
+        lines = []
+        for found in await connection.rows(statement("members_of", lists={"pairs": pairs})):
+            key, member = ConversationKey(found[0]), member_of(found)
+            move, conversation = moves[key, member.user], conversations.get(key)
+            if conversation is not None and member.marker < move.seq <= conversation.head:
+                values.append(member_row(key, member.marked(move.seq, move.countable)))
+                lines.append(self._outbox.line(member.user, key, conversation.id))
+        await insert(connection, "member_put", values)
+        await self._outbox.write(connection, lines)
+        return lines
 
     async def trim(self, trims: Sequence[tuple[ConversationKey, Seq]]) -> None:
         """Drops entries 1..seq of each conversation; never beyond what is archived (I10)."""
@@ -213,11 +245,14 @@ class MysqlHotStore:
                 pass
 
     # --- reading ------------------------------------------------------------------------
+    # What is known to be gone raises `ShardMoved`: what is left of it here is old, and nothing
+    # at all would look like a conversation, or a list, that does not exist.
 
     async def views(
         self, user: UserId, ids: Collection[ConversationId]
     ) -> Mapping[ConversationId, tuple[Conversation, Member]]:
         """Row and the user's member row of those conversations that know the user."""
+        self._check_held(map(shard_hash, ids))
         questions = [
             (database, statement("views", user=user, lists={"ids": literals(part)}))
             for database, there in self._shards.by_conversation(ids).items()
@@ -233,6 +268,7 @@ class MysqlHotStore:
 
     async def members(self, key: ConversationKey) -> Mapping[UserId, Member]:
         """All members, present and gone."""
+        self._check_held((shard_of(key),))
         found = await self._shards.of_key(key).query(statement("members", key=key))
         return {member.user: member for member in map(member_of, found)}
 
@@ -244,6 +280,7 @@ class MysqlHotStore:
         One statement, so that the row and its entries are of one moment. Raises
         `DataDamaged` where an entry is missing: nothing is answered short (I8).
         """
+        self._check_held((shard_of(key),))
         database = self._shards.of_key(key)
         found = await database.query(statement("part", key=key, after=after, up_to=up_to_inclusive))
         if not found:
@@ -260,6 +297,7 @@ class MysqlHotStore:
 
     async def rows(self, keys: Sequence[ConversationKey]) -> Sequence[Conversation]:
         """Rows of those conversations that exist, in the keys' order: a `ports.heads.Heads`."""
+        self._check_held(map(shard_of, keys))
         answers = await asyncio.gather(
             *(
                 database.query(statement("conversations", lists={"keys": literals(there)}))
@@ -273,13 +311,22 @@ class MysqlHotStore:
         self, user: UserId, *, changed_after: int = 0
     ) -> Sequence[UserConversation]:
         """The user's list with version > `changed_after`, oldest change first."""
+        self._check_held((shard_hash(user),))
         return await conversations_of(self._shards.of_user(user), user, changed_after)
 
     async def offsets(self, user: UserId, endpoint: EndpointId) -> Mapping[ConversationKey, Seq]:
         """The read offsets that are durable for one endpoint."""
+        self._check_held((shard_hash(user),))
         text = statement("offsets", user=user, endpoint=endpoint)
         found = await self._shards.of_user(user).query(text)
         return {ConversationKey(key): Seq(seq) for key, seq in found}
+
+    def _check_held(self, shards: Iterable[int]) -> None:
+        losing = [epochs for epochs in self._epochs.values() if epochs.gone]
+        if losing:
+            asked = set(shards)
+            for epochs in losing:
+                epochs.check(asked)
 
 
 def _parts(ids: Sequence[ConversationId]) -> Sequence[Sequence[ConversationId]]:

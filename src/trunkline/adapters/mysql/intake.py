@@ -79,12 +79,11 @@ class MysqlIntake:
     async def take(self, conversation: Conversation, source: HotInspection) -> None:
         """Takes a conversation in one transaction; the source is read anew at each try."""
         key, shard = conversation.key, shard_of(conversation.key)
-        database = self._shards.of_key(key)
-        epochs = self._epochs[database]
+        epochs = self._epochs[self._shards.of_key(key)]
 
-        async def work(connection: Connection) -> None:
-            if epochs.moved({shard}, await connection.rows(epochs.locking({shard}))):
-                raise ShardMoved
+        async def work(connection: Connection, moved: Mapping[int, ShardMoved]) -> None:
+            for refusal in moved.values():
+                raise refusal
             try:
                 await insert(connection, "conversation_insert", [conversation_row(conversation)])
             except DuplicateKey:
@@ -102,4 +101,4 @@ class MysqlIntake:
             if conversation.head > conversation.archived_up_to:
                 await insert(connection, "task_insert", [f"({key})"])
 
-        await database.transaction(work)
+        await epochs.transaction({shard}, work)

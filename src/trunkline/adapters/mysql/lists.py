@@ -4,7 +4,7 @@ reaches them where they stand in another database.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -12,10 +12,12 @@ import structlog
 
 from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.literals import bracketed, literals, rows
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
-from trunkline.errors import TrunklineError
+from trunkline.core.ids import shard_hash
+from trunkline.errors import ShardMoved, TrunklineError
 from trunkline.model import ConversationId, ConversationKey, UserConversation, UserId
 
 _log = structlog.get_logger("trunkline.mysql")
@@ -39,8 +41,14 @@ class Line(msgspec.Struct, frozen=True, array_like=True):
 class Outbox:
     """Tells users' lists what conversations' transactions committed."""
 
-    def __init__(self, shards: ShardMap[Database], random_bits: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        shards: ShardMap[Database],
+        epochs: Mapping[Database, Epochs],
+        random_bits: Callable[[int], int],
+    ) -> None:
         self._shards = shards
+        self._epochs = epochs
         self._random_bits = random_bits
         self._away_until: dict[Database, float] = {}
 
@@ -59,7 +67,8 @@ class Outbox:
         return [bracketed((line.number, line.user, line.key, line.conversation)) for line in lines]
 
     async def tell(self, origin: Database, lines: Sequence[Line]) -> None:
-        """Tells the lists what was committed on `origin`; what fails is told later.
+        """Tells the lists what was committed on `origin`; what fails is told later, what stands
+        in a shard that was taken over by whoever holds it (I11).
 
         Whoever waits for this holds up a lane of appends, so that a database that is silent
         is not waited for long, and not each time.
@@ -110,21 +119,26 @@ class Outbox:
     async def _tell(
         self, holder: Database, lines: Sequence[Line], seconds: float | None
     ) -> Sequence[Line]:
-        async def work(connection: Connection) -> None:
-            await _raise_versions(connection, lines)
+        shards = {line.user: shard_hash(line.user) for line in lines}
+
+        async def work(connection: Connection, moved: Mapping[int, ShardMoved]) -> Sequence[Line]:
+            held = [line for line in lines if shards[line.user] not in moved]
+            if held:
+                await _raise_versions(connection, held)
+            return held
 
         if seconds == 0:
             return ()
         try:
             async with asyncio.timeout(seconds):
-                await holder.transaction(work)
+                told = await self._epochs[holder].transaction(set(shards.values()), work)
         except (TrunklineError, TimeoutError) as error:
             code = error.code if isinstance(error, TrunklineError) else "silent"
             _log.warning("list_not_told", database=holder.name, code=code, lines=len(lines))
             self._away_until[holder] = asyncio.get_running_loop().time() + _AWAY_SECONDS
             return ()
         self._away_until.pop(holder, None)
-        return lines
+        return told
 
     async def touch(self, connection: Connection) -> None:
         """Puts a row and takes it out again: the transaction's commit then takes, and is

@@ -74,12 +74,12 @@ async def open_mysql(
             epochs[database] = Epochs(database)
             await epochs[database].load()
         shards = ShardMap((database.place.shards, database) for database in databases)
-        outbox = Outbox(shards, random_bits)
+        outbox = Outbox(shards, epochs, random_bits)
         yield MysqlStores(
             MysqlHotStore(shards, epochs, outbox),
             MysqlGenerations(databases, random_bits),
             MysqlTaskStore(shards, random_bits),
-            Upkeep(databases, outbox, settings.resend_days),
+            Upkeep(epochs, outbox, settings.resend_days),
             CommitLoad(databases, outbox, clock, busy_seconds=settings.busy_commit_seconds),
             MysqlIntake(shards, epochs),
             MysqlKeys(shards, outbox),

@@ -1,12 +1,14 @@
 """What a hot database needs besides: lists told late, client message ids forgotten in time."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
 
 from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
+from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.lists import Outbox
 from trunkline.adapters.mysql.sql import statement
 from trunkline.errors import TrunklineError
@@ -23,12 +25,12 @@ _LAST_KEY: Final = (1 << 64) - 1
 class Upkeep:
     """Runs beside a worker; any number of them do no harm to each other."""
 
-    def __init__(self, databases: list[Database], outbox: Outbox, resend_days: int) -> None:
-        self._databases = databases
+    def __init__(self, epochs: Mapping[Database, Epochs], outbox: Outbox, resend_days: int) -> None:
+        self._epochs = epochs
         self._outbox = outbox
         self._resend_days = resend_days
         self._untold = 0
-        self._positions = dict.fromkeys(databases, 0)
+        self._positions = dict.fromkeys(epochs, 0)
 
     def readings(self) -> list[Reading]:
         """What the last look at the outbox found."""
@@ -38,13 +40,14 @@ class Upkeep:
         """Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell())
-            for database in self._databases:
+            for database in self._epochs:
                 group.create_task(self._expire(database))
 
     async def _tell(self) -> None:
         while True:
             await asyncio.sleep(_TELL_SECONDS)
             try:
+                await self.look_step()
                 await self.tell_step()
             except TrunklineError as error:
                 _log.warning("outbox_not_read", code=error.code, detail=error.detail)
@@ -56,6 +59,11 @@ class Upkeep:
                 await self.expire_step(database)
             except TrunklineError as error:
                 _log.warning("ids_not_expired", database=database.name, code=error.code)
+
+    async def look_step(self) -> None:
+        """Sees whether this worker's databases still hold its shards."""
+        for epochs in self._epochs.values():
+            await epochs.look()
 
     async def tell_step(self) -> int:
         """Tells lists what they were not told at once; returns how many lines were tried."""

@@ -29,6 +29,9 @@ SELECT shard, epoch FROM shard WHERE shard IN ({shards}) ORDER BY shard LOCK IN 
 -- name: shards
 SELECT shard, epoch FROM shard
 
+-- name: shards_counted
+SELECT COUNT(*) FROM shard WHERE shard BETWEEN {first} AND {last}
+
 -- name: shard_insert
 INSERT INTO shard (shard, epoch) VALUES {rows} ON DUPLICATE KEY UPDATE epoch = epoch
 
