@@ -198,7 +198,7 @@ async def test_what_was_marked_but_not_trimmed_is_trimmed_without_a_further_entr
         )  # fmt: skip
         assert await archiver.run_once() == 0
         assert [e.seq for e in await read_all(stores.hot, task.conversation)] == [7, 8, 9, 10]
-        assert await stores.tasks.waiting() == 0
+        assert (await stores.tasks.waiting()).conversations == 0
 
 
 async def test_a_conversation_that_an_operator_took_away_can_be_made_again(

@@ -110,8 +110,13 @@ class Archiver:
             left = deque(piece for piece in left if piece[0].conversation.key not in failed)
             copied += entries
             await self._yield(entries, began)
-        self._metrics.archive_waiting.set(await self._tasks.waiting())
+        await self._show_waiting()
         return copied
+
+    async def _show_waiting(self) -> None:
+        waiting = await self._tasks.waiting()
+        self._metrics.archive_waiting.set(waiting.conversations)
+        self._metrics.archive_oldest_waiting.set(waiting.oldest_seconds)
 
     async def _gather(self, left: deque[tuple[ArchiveTask, Seq]]) -> list[Part]:
         """Reads the next pass: many short conversations, or a piece of a long one."""

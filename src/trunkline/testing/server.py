@@ -301,7 +301,7 @@ class SimulatedServer:
 
     async def waiting_for_archive(self) -> int:
         """Number of conversations not yet fully archived."""
-        return await self._archive_tasks.waiting()
+        return (await self._archive_tasks.waiting()).conversations
 
     def _accept(self, outlet: Outlet, name: str) -> Session:
         if not self._workers:

@@ -124,10 +124,10 @@ class _Archive:
         self._clock.advance(AGAIN_SECONDS)
         archiver = self._archiver(self._stores.hot, self._stores.tasks, self._stores.cold)
         for _ in range(2 * len(GROUPS)):
-            if not await self._stores.tasks.waiting():
+            if not (await self._stores.tasks.waiting()).conversations:
                 break
             await archiver.run_once()
-        assert await self._stores.tasks.waiting() == 0
+        assert (await self._stores.tasks.waiting()).conversations == 0
         assert not await self._stores.tasks.lease(len(GROUPS), AGAIN_SECONDS)
         for row, first in (await self.check()).values():
             assert row.archived_up_to == row.head
@@ -135,7 +135,7 @@ class _Archive:
 
     async def check(self) -> Mapping[str, tuple[Conversation, int]]:
         """I1, I10: all is there, and what hot lacks cold has. Returns rows and hot's first seqs."""
-        assert await self._stores.tasks.waiting() <= len(GROUPS)
+        assert (await self._stores.tasks.waiting()).conversations <= len(GROUPS)
         found: dict[str, tuple[Conversation, int]] = {}
         for name, bodies in self._bodies.items():
             row, _ = await view(self._stores.hot, "ann", name)
