@@ -52,6 +52,10 @@ class TaskStore(Protocol):
         """Ends the lease; the task waits before it is leased again."""
         ...
 
+    async def give_back(self, tasks: Sequence[ArchiveTask]) -> None:
+        """Ends the leases as if they had not been: no attempt counts, and none has to wait."""
+        ...
+
     async def waiting(self) -> Waiting:
         """What is not yet fully archived."""
         ...

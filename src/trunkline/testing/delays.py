@@ -252,6 +252,11 @@ class DelayedTasks:
         await self._lag()
         await self._inner.failed(task, code, again_after_seconds)
 
+    async def give_back(self, tasks: Sequence[ArchiveTask]) -> None:
+        """See the port."""
+        await self._lag()
+        await self._inner.give_back(tasks)
+
     async def waiting(self) -> Waiting:
         """See the port."""
         return await self._inner.waiting()

@@ -297,6 +297,7 @@ class SimulatedServer:
                 stores.clock,
                 busy_batches_per_second=backbone.settings.archive_busy_batches_per_second,
             ),
+            stores.random_bits,
         )
 
     async def waiting_for_archive(self) -> int:

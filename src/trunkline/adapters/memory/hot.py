@@ -179,6 +179,12 @@ class MemoryTaskStore:
             self._attempts[key] = task.attempts + 1
             self._not_before[key] = self._clock.monotonic() + again_after_seconds
 
+    async def give_back(self, tasks: Sequence[ArchiveTask]) -> None:
+        """Ends the leases as if they had not been."""
+        async with self._writes:
+            for task in filter(self._holds, tasks):
+                del self._leases[task.conversation.key]
+
     async def waiting(self) -> Waiting:
         """What is not yet fully archived."""
         unarchived = self._state.unarchived

@@ -89,6 +89,11 @@ class SqliteTaskStore:
         self._attempts[key] = task.attempts + 1
         self._not_before[key] = self._clock.monotonic() + again_after_seconds
 
+    async def give_back(self, tasks: Sequence[ArchiveTask]) -> None:
+        """Ends the leases as if they had not been."""
+        for task in filter(self._holds, tasks):
+            del self._leases[task.conversation.key]
+
     async def waiting(self) -> Waiting:
         """What is not yet fully archived."""
         await self._load()

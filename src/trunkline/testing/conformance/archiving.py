@@ -1,6 +1,7 @@
 """Suite of archiving: wherever an archiver ends, nothing is lost, doubled or left (I10)."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -166,5 +167,6 @@ class _Archive:
         # The time that passes for the leases does not pass for whoever stands still.
         clock = SteppedClock()
         return Archiver(
-            hot, tasks, cold, self._writer.sealer, clock, Metrics(), SETTINGS, IdleLoad()
-        )
+            hot, tasks, cold, self._writer.sealer, clock, Metrics(), SETTINGS, IdleLoad(),
+            random.Random(1).getrandbits,
+        )  # fmt: skip

@@ -153,6 +153,22 @@ class TaskStoreSuite:
             (again,) = await stores.tasks.lease(10, 30.0)
             assert (task.attempts, again.attempts) == (0, 1)
 
+    async def test_a_task_given_back_is_free_at_once_as_if_it_had_not_been_leased(
+        self, make_store: StoreMaker, writer: Writer
+    ) -> None:
+        """Attempts stay as they were; a token that lost its lease gives nothing back."""
+        async with make_store() as stores:
+            await writer.append(stores.hot, *(writer.create(n, "ann", "c") for n in "gh"))
+            await stores.tasks.failed((await _leased(stores, 30.0))["g"], "data_damaged", 10.0)
+            make_store.clock.advance(31.0)
+            old = await _leased(stores, 30.0)
+            assert {name: task.attempts for name, task in old.items()} == {"g": 1, "h": 0}
+            await stores.tasks.give_back(list(old.values()))
+            new = await _leased(stores, 30.0)
+            assert {name: task.attempts for name, task in new.items()} == {"g": 1, "h": 0}
+            await stores.tasks.give_back(list(old.values()))
+            assert await _leased(stores, 30.0) == {}
+
     async def test_a_lease_that_a_crash_left_ends_and_its_token_never_comes_again(
         self, make_store: StoreMaker, writer: Writer
     ) -> None:
