@@ -167,7 +167,7 @@ class ConnectionPool:
             whole = True
             return answer
         except TimeoutError as error:
-            raise ConnectionLost(f"no answer within {seconds:g} s", silent=True) from error
+            raise ConnectionLost(f"no answer within {seconds:.3g} s", silent=True) from error
         except Refused:
             whole = True
             raise
