@@ -15,14 +15,20 @@ from test_hbase import segment
 
 from trunkline.adapters.hbase.connection import Connection, ConnectionLost
 from trunkline.adapters.hbase.opening import HbaseTier, open_hbase
+from trunkline.adapters.hbase.pool import connected
 from trunkline.adapters.hbase.settings import Settings
+from trunkline.adapters.hbase.table import Table
 from trunkline.errors import TierUnavailable
 from trunkline.model import ConversationKey, Seq
 from trunkline.testing.proxy import Proxy
 
 # Conversations that no other module touches: the table need not be empty.
 KEYS = 1_000_000
-HASTY = {"call_seconds": 0.5, "connect_seconds": 0.5, "attempts": 2, "backoff_seconds": 0.01}
+HASTY = {
+    "call_seconds": 0.5, "connect_seconds": 0.5, "attempts": 2, "backoff_seconds": 0.01,
+    "retry_seconds": 0.05,
+}  # fmt: skip
+BACK_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -51,6 +57,22 @@ def one_of(key: int) -> Any:
 
 async def read(tier: HbaseTier, key: int) -> object:
     return await tier.cold.read(ConversationKey(KEYS + key), Seq(0), Seq(9))
+
+
+async def served_again(tier: HbaseTier, key: int) -> object:
+    """The answer, once the tier is asked again."""
+    async with asyncio.timeout(BACK_SECONDS):
+        while True:
+            try:
+                return await read(tier, key)
+            except TierUnavailable:
+                await asyncio.sleep(0.01)
+
+
+def is_away(tier: HbaseTier) -> bool:
+    """What operators see."""
+    (reading,) = (one for one in tier.readings() if one.metric == "trunkline_cold_away")
+    return bool(reading.read())
 
 
 async def unavailable(question: Awaitable[object]) -> float:
@@ -108,7 +130,7 @@ async def test_an_answer_that_breaks_off_is_no_short_answer(
             proxy.cut_after_bytes = cut
             await unavailable(read(tier, 1))
             proxy.cut_after_bytes = None
-            assert await read(tier, 1) == [one_of(1)]
+            assert await served_again(tier, 1) == [one_of(1)]
 
 
 async def test_a_server_that_refuses_is_an_error_that_says_to_retry(
@@ -125,7 +147,7 @@ async def test_a_server_that_refuses_is_an_error_that_says_to_retry(
         ):  # fmt: skip
             await unavailable(question)
         proxy.refusing = False
-        assert await read(tier, 1) == [one_of(1)]
+        assert await served_again(tier, 1) == [one_of(1)]
 
 
 async def test_a_silent_server_is_waited_for_as_long_as_the_settings_say(
@@ -137,7 +159,113 @@ async def test_a_silent_server_is_waited_for_as_long_as_the_settings_say(
         proxy.pause()
         assert 0.9 < await unavailable(read(tier, 1)) < 2.0
         proxy.resume()
-        assert await read(tier, 2) == [one_of(2)]
+        assert await served_again(tier, 2) == [one_of(2)]
+
+
+async def test_more_tries_do_not_make_a_silent_server_be_waited_for_longer(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """All tries together take twice the time of one, at most."""
+    async with open_through(**(HASTY | {"attempts": 9})) as tier:
+        proxy.pause()
+        assert await unavailable(read(tier, 1)) < 1.5
+
+
+async def test_while_it_is_silent_questions_fail_at_once_but_for_one_probe_at_a_time(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Given a question that was given up, then nobody waits but the probe, for one try; its
+    answer lets all ask again."""
+    async with open_through(**HASTY) as tier:
+        await tier.cold.put([one_of(key) for key in range(30)], [])
+        assert not is_away(tier)
+        proxy.pause()
+        await unavailable(read(tier, 1))
+        assert is_away(tier)
+        for _ in range(3):
+            await asyncio.sleep(2 * HASTY["retry_seconds"])
+            waits = await asyncio.gather(*(unavailable(read(tier, key)) for key in range(30)))
+            probes = [seconds for seconds in waits if seconds > 0.25]
+            assert len(probes) == 1
+            assert 0.4 < probes[0] < 0.9
+        assert is_away(tier)
+        proxy.resume()
+        await served_again(tier, 1)
+        assert not is_away(tier)
+        found = await asyncio.gather(*(read(tier, key) for key in range(30)))
+        assert found == [[one_of(key)] for key in range(30)]
+
+
+async def test_questions_that_wait_for_a_turn_end_with_the_first_that_is_given_up(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Given a silent server and few connections, when many ask, then none waits for a try of
+    its own after it is known that there is no answer."""
+    patient = HASTY | {"connections": 2, "connect_seconds": 2.0, "call_seconds": 2.0, "attempts": 1}
+    async with open_through(**patient) as tier:
+        proxy.pause()
+        asked = [asyncio.ensure_future(read(tier, key)) for key in range(2)]
+        await asyncio.sleep(1.0)
+        assert max(await asyncio.gather(*(unavailable(read(tier, 1)) for _ in range(20)))) < 1.5
+        await asyncio.gather(*map(unavailable, asked))
+
+
+async def test_a_cancelled_probe_leaves_the_next_question_free_to_be_one(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Whoever asked may go away at any time."""
+    async with open_through(**HASTY) as tier:
+        await tier.cold.put([one_of(1)], [])
+        proxy.pause()
+        await unavailable(read(tier, 1))
+        await asyncio.sleep(2 * HASTY["retry_seconds"])
+        opened = proxy.opened
+        probe = asyncio.ensure_future(read(tier, 1))
+        async with asyncio.timeout(5):
+            while proxy.opened == opened:
+                await asyncio.sleep(0.001)
+        probe.cancel()
+        await asyncio.wait([probe])
+        proxy.resume()
+        assert await read(tier, 1) == [one_of(1)]
+
+
+async def test_what_is_refused_by_hbase_itself_lets_all_ask(
+    hbase_table: Settings, proxy: Proxy
+) -> None:
+    """A refusal is an answer: it ends an away, and begins none."""
+    settings = msgspec.structs.replace(hbase_table, port=proxy.port, **HASTY)
+    async with connected(settings, random.Random()) as pool:
+        (away,) = (one for one in pool.readings() if one.metric == "trunkline_cold_away")
+        proxy.refusing = True
+        await unavailable(pool.call("tableExists", None))
+        assert away.read()
+        proxy.refusing = False
+        await asyncio.sleep(2 * settings.retry_seconds)
+        with pytest.raises(TierUnavailable, match="absent"):
+            await Table(pool, "absent").get(b"row")
+        assert not away.read()
+
+
+async def test_idle_connections_that_died_without_a_sign_cost_one_try(
+    open_through: Callable[..., Any], proxy: Proxy
+) -> None:
+    """Given some that a firewall forgot, then the second try is made on a new one, and the
+    others are not tried in turn."""
+    forgotten = False
+    proxy.filtered = lambda: lambda data: b"" if forgotten else data
+    async with open_through(**HASTY, connections=4) as tier:
+        await tier.cold.put([one_of(1)], [])
+        proxy.latency_seconds = (0.05, 0.05)
+        await asyncio.gather(*(read(tier, 1) for _ in range(4)))
+        assert proxy.open == 4
+        proxy.latency_seconds = (0.0, 0.0)
+        forgotten, proxy.filtered = True, None
+        assert await read(tier, 1) == [one_of(1)]
+        began = time.monotonic()
+        for _ in range(3):
+            assert await read(tier, 1) == [one_of(1)]
+        assert time.monotonic() - began < 0.4
 
 
 async def test_an_answer_that_drips_is_given_up_in_time(
@@ -279,6 +407,17 @@ async def test_an_answer_to_another_question_is_none(answer: bytes, says: str) -
             await asyncio.to_thread(connection.call, "tableExists", (None,), 0.3)
         with pytest.raises(ConnectionLost, match="given up"):
             await asyncio.to_thread(connection.call, "tableExists", (None,), 0.3)
+
+
+async def test_an_answer_to_another_question_does_not_shut_out_the_next_question() -> None:
+    """Somebody is there; only silence and a connection that ends are none."""
+    async with liar(reply(b"isTableAvailable", 1)) as port:
+        settings = Settings(port=port, attempts=1)
+        async with connected(settings, random.Random()) as pool:
+            (away,) = (one for one in pool.readings() if one.metric == "trunkline_cold_away")
+            with pytest.raises(TierUnavailable, match="answered"):
+                await pool.call("tableExists", None)
+            assert not away.read()
 
 
 async def test_an_answer_that_nobody_awaits_is_not_taken_for_the_next() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -194,11 +195,11 @@ async def test_what_was_marked_but_not_trimmed_is_trimmed_without_a_further_entr
         await Leases(settings, clock).end_earlier(31_000)
         archiver = Archiver(
             stores.hot, stores.tasks, MemoryColdStore(), writer.sealer, clock, Metrics(),
-            ServiceSettings(newest_group=4), IdleLoad(),
+            ServiceSettings(newest_group=4), IdleLoad(), random.Random(1).getrandbits,
         )  # fmt: skip
         assert await archiver.run_once() == 0
         assert [e.seq for e in await read_all(stores.hot, task.conversation)] == [7, 8, 9, 10]
-        assert await stores.tasks.waiting() == 0
+        assert (await stores.tasks.waiting()).conversations == 0
 
 
 async def test_a_conversation_that_an_operator_took_away_can_be_made_again(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 from pathlib import Path
@@ -134,7 +135,7 @@ class Filler:
         archiver = Archiver(
             self.stores.hot, self.stores.tasks, self.stores.cold, self.sealer, self.clock,
             Metrics(), ServiceSettings(newest_group=100, archive_entries_per_second=1_000_000),
-            IdleLoad(),
+            IdleLoad(), secrets.randbits,
         )  # fmt: skip
         while await archiver.run_once():
             continue

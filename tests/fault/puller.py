@@ -73,7 +73,7 @@ class Puller:
         wanted = {"conversation": conversation, "after": seq - 1, "up_to": seq}
         answer = await client.ask("pull", request=request, ranges=[wanted])
         if answer["t"] == "error":
-            assert answer["retryable"], answer
+            assert answer.get("retryable"), answer
             self.refused[answer["code"]] += 1
             return
         assert _entries(answer) == [(seq, body)], f"I4, I8: {answer} is not {seq}: {body!r}"

@@ -16,7 +16,7 @@ from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import migrate_mysql
 from trunkline.errors import StorageUnavailable
-from trunkline.ports.tasks import ArchiveTask, TaskStore
+from trunkline.ports.tasks import ArchiveTask, TaskStore, Waiting
 from trunkline.testing.conformance import SteppedClock
 
 SERVERS = {"mariadb": mariadb_servers, "mysql8": mysql8_server}
@@ -86,7 +86,9 @@ async def emptied(settings: Settings) -> None:
 
 
 class Leases:
-    """Leases end by the database's clock; as a test's clock moves, they are made to end earlier."""
+    """Leases end by the database's clock, by which tasks wait, too; as a test's clock moves,
+    both are made to have begun earlier.
+    """
 
     def __init__(self, settings: Settings, clock: SteppedClock) -> None:
         self._settings = settings
@@ -101,8 +103,11 @@ class Leases:
             await self.end_earlier(passed_ms)
 
     async def end_earlier(self, by_ms: int) -> None:
-        """Moves the ends of all leases and pauses."""
-        text = f"UPDATE archive_task SET not_before_ms = not_before_ms - {by_ms}"
+        """Moves the ends of all leases and pauses, and since when tasks wait."""
+        text = (
+            f"UPDATE archive_task SET not_before_ms = not_before_ms - {by_ms}, "
+            f"waiting_since = waiting_since - INTERVAL {by_ms * 1000} MICROSECOND"
+        )
         await everywhere(self._settings, text)
 
 
@@ -116,6 +121,10 @@ class LaterTasks:
     async def lease(self, limit: int, lease_seconds: float) -> Sequence[ArchiveTask]:
         await self._leases.follow()
         return await self._tasks.lease(limit, lease_seconds)
+
+    async def waiting(self) -> Waiting:
+        await self._leases.follow()
+        return await self._tasks.waiting()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._tasks, name)

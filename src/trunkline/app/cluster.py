@@ -121,7 +121,7 @@ async def archive(config: Config, *, on_listening: Callable[[Listening], None]) 
         metrics.registry.register(Readings(tiers.readings()))
         archiver = Archiver(
             tiers.hot.hot, tiers.hot.tasks, tiers.cold.cold, tiers.sealer, clock, metrics,
-            config.services, tiers.hot.load,
+            config.services, tiers.hot.load, secrets.randbits,
         )  # fmt: skip
         stopping = stop_on_signals()
         async with (

@@ -16,6 +16,19 @@ class ArchiveTask(msgspec.Struct, frozen=True, gc=False):
     attempts: int = 0
 
 
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """What is not yet fully archived.
+
+    Attributes:
+        conversations: how many.
+        oldest_seconds: how long the one waits that waits longest, by the store's clock; a
+            lease or a failure does not end it. 0 if none waits.
+    """
+
+    conversations: int
+    oldest_seconds: float
+
+
 class TaskStore(Protocol):
     """Lives in the hot store, so that no wake-up is lost between append and archive."""
 
@@ -39,6 +52,10 @@ class TaskStore(Protocol):
         """Ends the lease; the task waits before it is leased again."""
         ...
 
-    async def waiting(self) -> int:
-        """Number of conversations not yet fully archived."""
+    async def give_back(self, tasks: Sequence[ArchiveTask]) -> None:
+        """Ends the leases as if they had not been: no attempt counts, and none has to wait."""
+        ...
+
+    async def waiting(self) -> Waiting:
+        """What is not yet fully archived."""
         ...

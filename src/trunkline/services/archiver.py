@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 
 import msgspec
 import structlog
 
 from trunkline.core.tiering import is_whole, trim_up_to
-from trunkline.errors import DataDamaged, TrunklineError
+from trunkline.errors import DataDamaged, TierUnavailable, TrunklineError
 from trunkline.model import Conversation, ConversationKey, Seq
 from trunkline.ports.clock import Clock
 from trunkline.ports.cold import ColdStore
@@ -23,6 +23,10 @@ from trunkline.services.settings import ServiceSettings
 _log = structlog.get_logger("trunkline.archiver")
 _LEASE_SECONDS = 60.0
 _BACK_OFF_SECONDS = 5.0
+_AWAY_SECONDS = 5.0
+"""Mean pause before the cold tier is asked again; between half and one and a half of it, so
+that archivers that lost it together do not come back together."""
+_JITTER_BITS = 16
 _MOST_PASS = 4096
 _LEAST_PASS = 128
 _SLOWEST_SHARE = 0.02
@@ -54,7 +58,13 @@ class Pace:
 
 
 class Archiver:
-    """Works through archive tasks until closed; any number may run side by side."""
+    """Works through archive tasks until closed; any number may run side by side.
+
+    A task that fails waits, longer each time. While the cold tier is away none does: what was
+    leased is given back at once, and the archiver waits, asking for a row until there is an
+    answer. What is not answered twice, though the tier answered in between, fails by itself
+    (a part of the tier may be away): it would keep all others from being archived.
+    """
 
     def __init__(
         self,
@@ -66,6 +76,7 @@ class Archiver:
         metrics: Metrics,
         settings: ServiceSettings,
         load: Load,
+        random_bits: Callable[[int], int],
     ) -> None:
         """`load`: of what the sends wait for, too."""
         self._hot = hot
@@ -74,6 +85,10 @@ class Archiver:
         self._metrics = metrics
         self._settings = settings
         self._load = load
+        self._cold = cold
+        self._random_bits = random_bits
+        self._away = False
+        self._unanswered: Set[ConversationKey] = frozenset()
         self._pace = Pace(settings.archive_entries_per_second)
         self._looked = clock.monotonic()
         self._copier = Copier(hot, cold, sealer, most_conversations=settings.endpoint_vectors)
@@ -87,16 +102,41 @@ class Archiver:
     async def run(self) -> None:
         """Archives whatever waits, at a pace that yields to the online service."""
         while not self._closing.is_set():
+            pause = 0.0
             try:
-                worked = await self.run_once()
+                if self._away:
+                    await self._ask_cold()
+                if not await self.run_once():
+                    pause = self._settings.archive_interval_seconds
+            except TierUnavailable as error:
+                _log.warning("cold_tier_away", detail=error.detail)
+                self._away = True
+                pause = _AWAY_SECONDS * (0.5 + self._random_bits(_JITTER_BITS) / 2**_JITTER_BITS)
             except TrunklineError as error:
                 _log.warning("archiver_waits", code=error.code, detail=error.detail)
-                worked = 0
-            if not worked:
-                await self._pause(self._settings.archive_interval_seconds)
+                pause = self._settings.archive_interval_seconds
+            await self._pause(pause)
+
+    async def _ask_cold(self) -> None:
+        """Returns once the cold tier answers; raises `TierUnavailable`.
+
+        It is asked for a row anywhere, not for a task's: this leases nothing from the hot
+        tier, and no task's own trouble can pass for the tier's.
+        """
+        try:
+            await self._cold.metadata(ConversationKey(self._random_bits(64)))
+        except TierUnavailable:
+            self._unanswered = frozenset()
+            await self._show_waiting()
+            raise
+        self._away = False
 
     async def run_once(self) -> int:
-        """Leases tasks and archives them; returns the number of entries copied."""
+        """Leases tasks and archives them; returns the number of entries copied.
+
+        Raises `TierUnavailable` when the cold tier does not answer; all that was leased and
+        is not done is given back then.
+        """
         until = self._clock.monotonic() + _LEASE_SECONDS
         tasks = await self._tasks.lease(self._settings.archive_lease, _LEASE_SECONDS)
         left = deque((task, task.conversation.archived_up_to) for task in tasks)
@@ -106,12 +146,21 @@ class Archiver:
             began = self._clock.monotonic()
             parts = await self._gather(left)
             entries = sum(len(part.stored) for part in parts)
-            failed = await self._archive(parts)
+            try:
+                failed = await self._archive(parts)
+            except TierUnavailable as error:
+                await self._give_back(parts, (task for task, _ in left), error)
+                raise
             left = deque(piece for piece in left if piece[0].conversation.key not in failed)
             copied += entries
             await self._yield(entries, began)
-        self._metrics.archive_waiting.set(await self._tasks.waiting())
+        await self._show_waiting()
         return copied
+
+    async def _show_waiting(self) -> None:
+        waiting = await self._tasks.waiting()
+        self._metrics.archive_waiting.set(waiting.conversations)
+        self._metrics.archive_oldest_waiting.set(waiting.oldest_seconds)
 
     async def _gather(self, left: deque[tuple[ArchiveTask, Seq]]) -> list[Part]:
         """Reads the next pass: many short conversations, or a piece of a long one."""
@@ -156,9 +205,12 @@ class Archiver:
             trims = [(row.key, self._trim_up_to(row)) for row in rows]
             await self._hot.trim([(key, up_to) for key, up_to in trims if up_to])
             await self._tasks.done([part.task for part in sound if part.reaches_head])
+        except TierUnavailable:
+            raise
         except TrunklineError as error:
             await self._fail([part.task for part in parts], error)
             return {part.conversation.key for part in parts}
+        self._unanswered -= {part.conversation.key for part in parts}
         now_ms = self._clock.now_ms()
         for part in sound:
             self._metrics.archived.inc(len(part.stored))
@@ -173,7 +225,21 @@ class Archiver:
             return False
         return True
 
+    async def _give_back(
+        self, parts: Sequence[Part], left: Iterable[ArchiveTask], error: TierUnavailable
+    ) -> None:
+        """Puts back what was not archived, since the tier did not answer to `parts`."""
+        again = [part.task for part in parts if part.conversation.key in self._unanswered]
+        await self._fail(again, error)
+        self._unanswered = {part.conversation.key for part in parts}
+        leased = {task.conversation.key: task for task in (*left, *(part.task for part in parts))}
+        for task in again:
+            del leased[task.conversation.key]
+        await self._tasks.give_back(list(leased.values()))
+
     async def _fail(self, tasks: Sequence[ArchiveTask], error: TrunklineError) -> None:
+        if not tasks:
+            return
         self._metrics.archive_failures.labels(error.code).inc(len(tasks))
         _log.warning("archive_failed", code=error.code, detail=error.detail, tasks=len(tasks))
         for task in tasks:

@@ -118,6 +118,7 @@ class Backbone:
                 lambda: self.append.batches, clock,
                 busy_batches_per_second=settings.archive_busy_batches_per_second,
             ),
+            stores.random_bits,
         )  # fmt: skip
 
     def _comparison(self) -> Comparison:

@@ -105,6 +105,10 @@ class Metrics:
         self.archive_waiting = Gauge(
             "trunkline_archive_waiting", "Conversations not yet fully archived.", registry=r
         )
+        self.archive_oldest_waiting = Gauge(
+            "trunkline_archive_oldest_waiting_seconds",
+            "How long the one of them waits that waits longest.", registry=r,
+        )  # fmt: skip
         self.archive_lag = Histogram(
             "trunkline_archive_lag_seconds",
             "Age of the oldest entry of what was copied at a time, when it was safe in cold.",

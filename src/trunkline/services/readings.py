@@ -51,9 +51,12 @@ READINGS: Final = {
     ),
     "trunkline_cold_failed_tries": Shown(True, "Questions to the cold tier that failed once."),
     "trunkline_cold_unavailable": Shown(
-        True, "Questions that were given up, also since all connections were busy."
+        True, "Questions that were given up or not asked: no answer, none lately, all busy."
     ),
     "trunkline_cold_busy": Shown(False, "Connections to the cold tier that work now."),
+    "trunkline_cold_away": Shown(
+        False, "1 while the cold tier is asked one question at a time, since it did not answer."
+    ),
 }  # fmt: skip
 """Names as they are registered: `_total` is added to counters."""
 

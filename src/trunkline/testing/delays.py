@@ -35,7 +35,7 @@ from trunkline.ports.cold import ColdStore
 from trunkline.ports.generations import Generations
 from trunkline.ports.heads import Heads
 from trunkline.ports.hot import Decide, HotStore
-from trunkline.ports.tasks import ArchiveTask, TaskStore
+from trunkline.ports.tasks import ArchiveTask, TaskStore, Waiting
 
 
 class Lag:
@@ -252,7 +252,12 @@ class DelayedTasks:
         await self._lag()
         await self._inner.failed(task, code, again_after_seconds)
 
-    async def waiting(self) -> int:
+    async def give_back(self, tasks: Sequence[ArchiveTask]) -> None:
+        """See the port."""
+        await self._lag()
+        await self._inner.give_back(tasks)
+
+    async def waiting(self) -> Waiting:
         """See the port."""
         return await self._inner.waiting()
 

@@ -297,11 +297,12 @@ class SimulatedServer:
                 stores.clock,
                 busy_batches_per_second=backbone.settings.archive_busy_batches_per_second,
             ),
+            stores.random_bits,
         )
 
     async def waiting_for_archive(self) -> int:
         """Number of conversations not yet fully archived."""
-        return await self._archive_tasks.waiting()
+        return (await self._archive_tasks.waiting()).conversations
 
     def _accept(self, outlet: Outlet, name: str) -> Session:
         if not self._workers:

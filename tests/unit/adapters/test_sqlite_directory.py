@@ -28,7 +28,7 @@ async def test_opening_twice_is_refused_and_the_first_goes_on(tmp_path: Path) ->
     async with open_embedded(tmp_path / "data", IN_THREAD, SteppedClock()) as stores:
         with pytest.raises(DataDirLocked):
             await make(tmp_path / "data")
-        assert await stores.tasks.waiting() == 0
+        assert (await stores.tasks.waiting()).conversations == 0
 
 
 async def test_the_lock_ends_with_whoever_held_it(tmp_path: Path) -> None:

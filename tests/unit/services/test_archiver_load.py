@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 from trunkline.adapters.keyring import Keyring, KeyringSealer
 from trunkline.adapters.memory.cold import MemoryColdStore
@@ -45,6 +46,7 @@ def test_it_slows_down_while_sends_wait_and_recovers_after() -> None:
         archiver = Archiver(
             hot, hot.tasks, MemoryColdStore(), sealer, clock, metrics,
             ServiceSettings(archive_entries_per_second=RATE, archive_interval_seconds=0.1), load,
+            random.Random(1).getrandbits,
         )  # fmt: skip
 
         async def archived_within(seconds: float) -> float:

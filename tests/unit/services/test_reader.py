@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -107,7 +108,7 @@ class Tiers:
         await self._cached.append(decision.writes)
         archiver = Archiver(
             self._hot, self._hot.tasks, self._cold, self.sealer, self.clock, Metrics(), SETTINGS,
-            IdleLoad(),
+            IdleLoad(), random.Random(1).getrandbits,
         )  # fmt: skip
         while await archiver.run_once():
             pass

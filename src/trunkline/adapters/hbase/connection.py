@@ -13,7 +13,7 @@ from typing import Any
 
 from thriftpy2.protocol.cybin import ProtocolError, TCyBinaryProtocol  # type: ignore[attr-defined]
 from thriftpy2.thrift import TApplicationException, TException, TMessageType
-from thriftpy2.transport import TCyBufferedTransport, TSocket
+from thriftpy2.transport import TCyBufferedTransport, TSocket, TTransportException
 
 from trunkline.adapters.hbase.idl import Struct, idl
 from trunkline.ports.tls import why_refused
@@ -26,11 +26,13 @@ class ConnectionLost(Exception):
 
     Attributes:
         silent: whether time ran out, rather than that the connection ended.
+        answered: whether something came that is no answer to what was asked.
     """
 
-    def __init__(self, why: str, *, silent: bool = False) -> None:
+    def __init__(self, why: str, *, silent: bool = False, answered: bool = False) -> None:
         super().__init__(why)
         self.silent = silent
+        self.answered = answered
 
 
 class Refused(Exception):
@@ -85,8 +87,10 @@ class Connection:
             raise ConnectionLost("it is silent", silent=True) from error
         except OSError as error:
             raise ConnectionLost(why_refused(error) or type(error).__name__) from error
+        except TTransportException as error:
+            raise ConnectionLost(str(error) or "it ended the connection") from error
         except (TException, ProtocolError, ValueError, MemoryError) as error:
-            raise ConnectionLost(str(error) or type(error).__name__) from error
+            raise ConnectionLost(str(error) or type(error).__name__, answered=True) from error
         finally:
             with self._lock:
                 self._calling = False
@@ -157,12 +161,13 @@ class Connection:
         protocol.trans.flush()
         answered, kind, sequence = protocol.read_message_begin()
         if (answered, sequence) != (name, self._sequence):
-            raise ConnectionLost(f"it answered {answered} {sequence} to {name} {self._sequence}")
+            wrong = f"it answered {answered} {sequence} to {name} {self._sequence}"
+            raise ConnectionLost(wrong, answered=True)
         if kind == TMessageType.EXCEPTION:
             fault = TApplicationException()
             fault.read(protocol)
             protocol.read_message_end()
-            raise ConnectionLost(f"it failed inside: {fault.message}")
+            raise ConnectionLost(f"it failed inside: {fault.message}", answered=True)
         result: Struct = getattr(service, name + "_result")()
         result.read(protocol)
         protocol.read_message_end()
@@ -172,5 +177,5 @@ class Connection:
             raise Refused(why, retryable=result.io.canRetry is not False)
         answer = getattr(result, "success", None)
         if answer is None and hasattr(result, "success"):
-            raise ConnectionLost(f"it answered nothing to {name}")
+            raise ConnectionLost(f"it answered nothing to {name}", answered=True)
         return answer

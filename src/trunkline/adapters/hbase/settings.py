@@ -42,8 +42,19 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Meta(description="Longest time for one try of a question, and for its turn to come."),
     ] = 5.0
     attempts: Annotated[
-        Count, Meta(description="Tries of a question before the tier counts as unavailable.")
+        Count,
+        Meta(
+            description="Tries of a question before it is given up; together they take no longer "
+            "than twice `call_seconds`."
+        ),
     ] = 3
     backoff_seconds: Annotated[
         Seconds, Meta(description="Pause after the first failed try; it doubles, with jitter.")
     ] = 0.1
+    retry_seconds: Annotated[
+        Seconds,
+        Meta(
+            description="Once HBase did not answer, pulls of old history are refused at once, "
+            "and after each such pause one question is let through to see if it answers again."
+        ),
+    ] = 1.0

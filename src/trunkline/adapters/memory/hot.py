@@ -38,7 +38,7 @@ from trunkline.model import (
 )
 from trunkline.ports.clock import Clock
 from trunkline.ports.hot import Decide
-from trunkline.ports.tasks import ArchiveTask
+from trunkline.ports.tasks import ArchiveTask, Waiting
 
 
 class MemoryHotStore:
@@ -51,6 +51,7 @@ class MemoryHotStore:
         )
         self._state = state
         self._writes = writes
+        self._clock = clock
         self.tasks = MemoryTaskStore(state, writes, clock)
 
     async def append(
@@ -64,7 +65,8 @@ class MemoryHotStore:
                 if write.created and key in self._state.ids:
                     raise StorageUnavailable("A new conversation drew a key that is taken.")
             if decision.writes:
-                await writes.commit(Appended([WriteRow.of(write) for write in decision.writes]))
+                rows = [WriteRow.of(write) for write in decision.writes]
+                await writes.commit(Appended(rows, self._clock.now_ms()))
             return decision
 
     async def views(
@@ -165,7 +167,7 @@ class MemoryTaskStore:
                 self._not_before.pop(key, None)
                 self._state.unarchived.pop(key, None)
                 if self._is_waiting(key):
-                    self._state.unarchived[key] = None
+                    self._state.unarchived[key] = self._clock.now_ms()
 
     async def failed(self, task: ArchiveTask, code: str, again_after_seconds: float) -> None:
         """Ends the lease; the task waits before it is leased again."""
@@ -177,9 +179,18 @@ class MemoryTaskStore:
             self._attempts[key] = task.attempts + 1
             self._not_before[key] = self._clock.monotonic() + again_after_seconds
 
-    async def waiting(self) -> int:
-        """Number of conversations not yet fully archived."""
-        return sum(1 for key in self._state.unarchived if self._is_waiting(key))
+    async def give_back(self, tasks: Sequence[ArchiveTask]) -> None:
+        """Ends the leases as if they had not been."""
+        async with self._writes:
+            for task in filter(self._holds, tasks):
+                del self._leases[task.conversation.key]
+
+    async def waiting(self) -> Waiting:
+        """What is not yet fully archived."""
+        unarchived = self._state.unarchived
+        since_ms = [since for key, since in unarchived.items() if self._is_waiting(key)]
+        now_ms = self._clock.now_ms()
+        return Waiting(len(since_ms), max(0, now_ms - min(since_ms, default=now_ms)) / 1000)
 
     def _is_waiting(self, key: ConversationKey) -> bool:
         row = self._state.row(key)

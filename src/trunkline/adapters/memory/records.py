@@ -47,9 +47,10 @@ class WriteRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Appended(msgspec.Struct, frozen=True, tag="append"):
-    """A batch was appended."""
+    """A batch was appended, at a time in milliseconds since 1970."""
 
     writes: list[WriteRow]
+    time_ms: int
 
 
 class Recorded(msgspec.Struct, frozen=True, tag="record"):

@@ -32,7 +32,11 @@ from trunkline.model import (
 
 
 class HotState:
-    """Tables of the hot store as dicts. `entries` begin behind the row's `trimmed_up_to`."""
+    """Tables of the hot store as dicts.
+
+    `entries` begin behind the row's `trimmed_up_to`. `unarchived` says since when each
+    conversation waits, milliseconds since 1970, longest waiting first.
+    """
 
     def __init__(self) -> None:
         self.clear()
@@ -47,7 +51,7 @@ class HotState:
         self.lists: dict[UserId, dict[ConversationId, UserConversation]] = {}
         self.versions: dict[UserId, int] = {}
         self.offsets: dict[tuple[UserId, EndpointId], dict[ConversationKey, Seq]] = {}
-        self.unarchived: dict[ConversationKey, None] = {}
+        self.unarchived: dict[ConversationKey, int] = {}
         self.last_token = 0
 
     # --- questions ----------------------------------------------------------------------
@@ -98,7 +102,7 @@ class HotState:
         match record:
             case Appended():
                 for write in record.writes:
-                    self._append(write)
+                    self._append(write, record.time_ms)
             case Recorded():
                 for marker in record.markers:
                     self._mark(marker)
@@ -112,7 +116,7 @@ class HotState:
             case Leased():
                 self.last_token = max(self.last_token, record.token)
 
-    def _append(self, write: WriteRow) -> None:
+    def _append(self, write: WriteRow, time_ms: int) -> None:
         conversation = conversation_of(write.conversation)
         key = conversation.key
         self.ids[key] = conversation.id
@@ -126,7 +130,7 @@ class HotState:
             members[row.user] = member_of(row)
             self._raise_version(row.user, conversation)
         move_markers(members, write.entries)
-        self.unarchived.setdefault(key)
+        self.unarchived.setdefault(key, time_ms)
 
     def _mark(self, move: MarkerMove) -> None:
         conversation = self.row(move.key)

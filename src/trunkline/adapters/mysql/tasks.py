@@ -11,7 +11,7 @@ from trunkline.adapters.mysql.rows import conversation_of
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.model import Conversation, ConversationKey, Seq
-from trunkline.ports.tasks import ArchiveTask
+from trunkline.ports.tasks import ArchiveTask, Waiting
 
 
 class MysqlTaskStore:
@@ -100,12 +100,29 @@ class MysqlTaskStore:
 
         await self._shards.of_key(task.conversation.key).transaction(work)
 
-    async def waiting(self) -> int:
-        """Number of conversations not yet fully archived."""
-        counts = await asyncio.gather(
+    async def give_back(self, tasks: Sequence[ArchiveTask]) -> None:
+        """Ends the leases as if they had not been, in one transaction a database."""
+        for database, there in self._by_database(tasks).items():
+            texts = [
+                statement("task_give_back", key=task.conversation.key, token=task.token)
+                for task in sorted(there, key=lambda task: task.conversation.key)
+            ]
+
+            async def work(connection: Connection, texts: Sequence[str] = texts) -> None:
+                for text in texts:
+                    await connection.execute(text)
+
+            await database.transaction(work)
+
+    async def waiting(self) -> Waiting:
+        """What is not yet fully archived, its age by the clocks of the databases."""
+        found = await asyncio.gather(
             *(database.query(statement("tasks_waiting")) for database in self._shards.all)
         )
-        return sum(int(count) for ((count,),) in counts)
+        return Waiting(
+            sum(int(count) for ((count, _),) in found),
+            max(float(seconds) for ((_, seconds),) in found),
+        )
 
     def _by_database(self, tasks: Sequence[ArchiveTask]) -> Mapping[Database, list[ArchiveTask]]:
         found: dict[Database, list[ArchiveTask]] = {}

@@ -358,14 +358,19 @@ class SqliteHotStore:
                 found[key] = slot.conversation
         return [found[key] for key in keys if key in found]
 
-    async def unarchived(self) -> Sequence[ConversationKey]:
-        """What the tables know of conversations that are not fully archived, in key order.
+    async def unarchived(self) -> Mapping[ConversationKey, int]:
+        """What the tables know of conversations that are not fully archived, with the time of
+        the first entry that is not, milliseconds since 1970; oldest first.
 
         Those that were archived since, and are not in the tables yet, are left out.
         """
-        keys = await self._ask(self._tables.unarchived)
-        slots = ((key, self._state.slot_of_key(key)) for key in keys)
-        return [key for key, slot in slots if slot is None or slot.conversation.to_be_archived]
+        found = await self._ask(self._tables.unarchived)
+        slots = {key: self._state.slot_of_key(key) for key in found}
+        return {
+            key: since_ms
+            for key, since_ms in found.items()
+            if (slot := slots[key]) is None or slot.conversation.to_be_archived
+        }
 
     async def conversations_of(
         self, user: UserId, *, changed_after: int = 0

@@ -90,7 +90,11 @@ class Slot(msgspec.Struct, gc=False):
 
 
 class State:
-    """Owned by the loop's thread; changed by commits that are on disk, and by nothing else."""
+    """Owned by the loop's thread; changed by commits that are on disk, and by nothing else.
+
+    `unarchived` says since when each conversation waits, milliseconds since 1970, longest
+    waiting first.
+    """
 
     def __init__(self, watermark: int, version: int, cached_conversations: int) -> None:
         self.watermark = watermark
@@ -98,7 +102,7 @@ class State:
         self.last_id = watermark
         self.entries = 0
         self.bytes = 0
-        self.unarchived: dict[ConversationKey, None] = {}
+        self.unarchived: dict[ConversationKey, int] = {}
         self._cached_conversations = cached_conversations
         self._by_id: dict[ConversationId, Slot] = {}
         self._by_key: dict[ConversationKey, Slot] = {}
@@ -176,7 +180,7 @@ class State:
         for record in commit.records:
             match record:
                 case Written():
-                    self._write(journal_id, record)
+                    self._write(journal_id, record, commit.time_ms)
                 case OffsetSet():
                     offsets = self._offsets.setdefault((record.user, record.endpoint), {})
                     offsets[record.key] = max(record.seq, offsets.get(record.key, record.seq))
@@ -191,7 +195,7 @@ class State:
         self.bytes += body_bytes
         self._commits.append((journal_id, commit, weight, body_bytes))
 
-    def _write(self, journal_id: int, record: Written) -> None:
+    def _write(self, journal_id: int, record: Written, time_ms: int) -> None:
         slot = self._by_key.get(record.key)
         if record.row is not None:
             conversation = conversation_of(record.row)
@@ -220,7 +224,7 @@ class State:
                     ids[entry.sender, client_message_id] = entry.seq
         slot.pending += record.entries
         if record.entries:
-            self.unarchived.setdefault(record.key)
+            self.unarchived.setdefault(record.key, time_ms)
 
     def _mark(
         self,

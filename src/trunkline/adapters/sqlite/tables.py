@@ -191,9 +191,11 @@ class Tables:
         rows = self._all("wrapped_otherwise", least, *header, limit)
         return [conversation_from(row) for row in rows]
 
-    def unarchived(self) -> Sequence[ConversationKey]:
-        """Conversations whose head is beyond what is archived, in key order."""
-        return [unsigned(row[0]) for row in self._all("unarchived")]
+    def unarchived(self) -> Mapping[ConversationKey, int]:
+        """Conversations whose head is beyond what is archived, and the time of the first entry
+        beyond, milliseconds since 1970; oldest first.
+        """
+        return {unsigned(row[0]): row[1] or 0 for row in self._all("unarchived")}
 
     def close(self) -> None:
         """Closes the file."""

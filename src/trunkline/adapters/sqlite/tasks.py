@@ -10,7 +10,7 @@ from trunkline.adapters.sqlite.records import Archived, Record
 from trunkline.adapters.sqlite.state import State
 from trunkline.model import ConversationKey, Seq
 from trunkline.ports.clock import Clock
-from trunkline.ports.tasks import ArchiveTask
+from trunkline.ports.tasks import ArchiveTask, Waiting
 
 
 class _Lease(msgspec.Struct, frozen=True, gc=False):
@@ -78,7 +78,7 @@ class SqliteTaskStore:
             self._end(key)
             self._state.unarchived.pop(key, None)
             if slot.conversation.to_be_archived:
-                self._state.unarchived[key] = None
+                self._state.unarchived[key] = self._clock.now_ms()
 
     async def failed(self, task: ArchiveTask, code: str, again_after_seconds: float) -> None:
         """Ends the lease; the task waits before it is leased again."""
@@ -89,10 +89,17 @@ class SqliteTaskStore:
         self._attempts[key] = task.attempts + 1
         self._not_before[key] = self._clock.monotonic() + again_after_seconds
 
-    async def waiting(self) -> int:
-        """Number of conversations not yet fully archived."""
+    async def give_back(self, tasks: Sequence[ArchiveTask]) -> None:
+        """Ends the leases as if they had not been."""
+        for task in filter(self._holds, tasks):
+            del self._leases[task.conversation.key]
+
+    async def waiting(self) -> Waiting:
+        """What is not yet fully archived."""
         await self._load()
-        return len(self._state.unarchived)
+        now_ms = self._clock.now_ms()
+        since_ms = next(iter(self._state.unarchived.values()), now_ms)
+        return Waiting(len(self._state.unarchived), max(0, now_ms - since_ms) / 1000)
 
     def _holds(self, task: ArchiveTask) -> bool:
         lease = self._leases.get(task.conversation.key)
@@ -111,6 +118,6 @@ class SqliteTaskStore:
             before = await self._hot.unarchived()
             since = dict(self._state.unarchived)
             self._state.unarchived.clear()
-            self._state.unarchived.update(dict.fromkeys(k for k in before if k not in since))
+            self._state.unarchived.update({k: ms for k, ms in before.items() if k not in since})
             self._state.unarchived.update(since)
             self._loaded = True

@@ -1,6 +1,7 @@
 """Suite of archiving: wherever an archiver ends, nothing is lost, doubled or left (I10)."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -124,10 +125,10 @@ class _Archive:
         self._clock.advance(AGAIN_SECONDS)
         archiver = self._archiver(self._stores.hot, self._stores.tasks, self._stores.cold)
         for _ in range(2 * len(GROUPS)):
-            if not await self._stores.tasks.waiting():
+            if not (await self._stores.tasks.waiting()).conversations:
                 break
             await archiver.run_once()
-        assert await self._stores.tasks.waiting() == 0
+        assert (await self._stores.tasks.waiting()).conversations == 0
         assert not await self._stores.tasks.lease(len(GROUPS), AGAIN_SECONDS)
         for row, first in (await self.check()).values():
             assert row.archived_up_to == row.head
@@ -135,7 +136,7 @@ class _Archive:
 
     async def check(self) -> Mapping[str, tuple[Conversation, int]]:
         """I1, I10: all is there, and what hot lacks cold has. Returns rows and hot's first seqs."""
-        assert await self._stores.tasks.waiting() <= len(GROUPS)
+        assert (await self._stores.tasks.waiting()).conversations <= len(GROUPS)
         found: dict[str, tuple[Conversation, int]] = {}
         for name, bodies in self._bodies.items():
             row, _ = await view(self._stores.hot, "ann", name)
@@ -166,5 +167,6 @@ class _Archive:
         # The time that passes for the leases does not pass for whoever stands still.
         clock = SteppedClock()
         return Archiver(
-            hot, tasks, cold, self._writer.sealer, clock, Metrics(), SETTINGS, IdleLoad()
-        )
+            hot, tasks, cold, self._writer.sealer, clock, Metrics(), SETTINGS, IdleLoad(),
+            random.Random(1).getrandbits,
+        )  # fmt: skip

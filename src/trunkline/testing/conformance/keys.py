@@ -149,7 +149,7 @@ class WrappedKeysSuite:
             tasks = await stores.tasks.lease(10, FOREVER_SECONDS)
             await KeyChanges(stores.hot, stores.keys, stores.cold, old).shred(ConversationId("g"))
             await stores.tasks.done(tasks)
-            assert await stores.tasks.waiting() == 0
+            assert (await stores.tasks.waiting()).conversations == 0
 
 
 def _kept(row: Conversation) -> tuple[object, ...]:

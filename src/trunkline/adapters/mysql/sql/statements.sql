@@ -177,8 +177,13 @@ SET token = 0, attempts = attempts + 1, error = {error},
     not_before_ms = TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 + {pause_ms}
 WHERE ckey = {key} AND token = {token}
 
+-- name: task_give_back
+UPDATE archive_task SET token = 0, not_before_ms = 0 WHERE ckey = {key} AND token = {token}
+
 -- name: tasks_waiting
-SELECT count(*) FROM archive_task
+SELECT count(*), COALESCE(GREATEST(0, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))
+    / 1000000 - MIN(UNIX_TIMESTAMP(waiting_since))), 0)
+FROM archive_task
 
 -- name: idempotency_step
 SELECT ckey FROM idempotency WHERE ckey > {after} ORDER BY ckey LIMIT 1 OFFSET {rows}

@@ -68,8 +68,10 @@ SELECT id, key, version FROM user_conversation WHERE user = ? AND version > ?;
 SELECT key, seq FROM endpoint_offset WHERE user = ? AND endpoint = ?;
 
 -- name: unarchived
-SELECT key FROM conversation
-WHERE head > archived_up_to AND length(wrapped_key) > 0 ORDER BY key;
+SELECT key, (
+    SELECT time_ms FROM message WHERE message.key = conversation.key AND seq = archived_up_to + 1
+) AS since_ms
+FROM conversation WHERE head > archived_up_to AND length(wrapped_key) > 0 ORDER BY since_ms, key;
 
 -- name: conversation_put
 INSERT INTO conversation (key, id, kind, wrapped_key, head, countable, digest, archived_up_to,
