@@ -35,7 +35,7 @@ class PrivateHbase:
 
     def start(self) -> None:
         """Starts what does not run and waits until it serves; the log is read back first."""
-        own = {"TRUNKLINE_CLUSTER": str(self._folder), "TRUNKLINE_HBASE_PORT": str(self._base)}
+        own = {"CLUSTER_STATE": str(self._folder), "CLUSTER_HBASE_PORT": str(self._base)}
         with (self._folder / "script.log").open("ab") as log:
             done = subprocess.run(
                 [SCRIPT, "up"], env=os.environ | own, stdin=subprocess.DEVNULL, stdout=log,
