@@ -82,6 +82,12 @@ class Cluster:
             refuse(replies)
         return replies
 
+    async def call_tagged(
+        self, tagged: Sequence[tuple[bytes, bytes]], seconds: float
+    ) -> list[Reply]:
+        """The same for packed commands with the hash tags of their keys before them."""
+        return await self.call([(self.of(tag), command) for tag, command in tagged], seconds)
+
     async def open(self, on_connected: Callable[[], None]) -> None:
         """Connects to every master; raises `TierUnavailable` where one is away."""
         self._on_connected = on_connected

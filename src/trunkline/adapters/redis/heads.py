@@ -48,10 +48,9 @@ class RedisHeads:
 
     async def heads(self, keys: Sequence[ConversationKey], stamp: bytes) -> Sequence[Seq | None]:
         """The heads in the keys' order; None where none stands under this stamp."""
-        server_of = self._servers.of
-        calls = [(server_of(tag), command) for tag, command in map(self._command, keys)]
+        tagged = list(map(self._command, keys))
         try:
-            replies = await self._servers.call(calls, self._read_seconds)
+            replies = await self._servers.call_tagged(tagged, self._read_seconds)
         except TierUnavailable as error:
             self._unanswered.note("heads", error)
             return [None] * len(keys)

@@ -31,6 +31,12 @@ class Servers(Protocol):
         """
         ...
 
+    async def call_tagged(
+        self, tagged: Sequence[tuple[bytes, bytes]], seconds: float
+    ) -> list[Reply]:
+        """The same for packed commands with the hash tags of their keys before them."""
+        ...
+
     async def open(self, on_connected: Callable[[], None]) -> None:
         """Connects; raises `TierUnavailable`. Every connect calls `on_connected`."""
         ...
@@ -69,7 +75,16 @@ class SingleServer:
 
     async def call(self, calls: Sequence[Call], seconds: float) -> list[Reply]:
         """One reply for each command, in their order; raises `TierUnavailable`."""
-        replies = await self._connection.call([command for _, command in calls], seconds)
+        return await self._answers([command for _, command in calls], seconds)
+
+    async def call_tagged(
+        self, tagged: Sequence[tuple[bytes, bytes]], seconds: float
+    ) -> list[Reply]:
+        """The same: whatever the tags, there is no other."""
+        return await self._answers([command for _, command in tagged], seconds)
+
+    async def _answers(self, commands: Sequence[bytes], seconds: float) -> list[Reply]:
+        replies = await self._connection.call(commands, seconds)
         if ReplyError in map(type, replies):
             refuse(replies)
         return replies
