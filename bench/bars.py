@@ -33,6 +33,7 @@ class Scenario:
 
     `floor`: on the floor as well. `workers`, `cores`, `environment`: of a cluster's server;
     `evicts`: the lowest tier that holds no more what was written when it is read.
+    `cold_away`: HBase answers nothing.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Scenario:
     cores: str = SERVER_CORE
     environment: Mapping[str, str] = field(default_factory=dict)
     evicts: str = ""
+    cold_away: bool = False
 
 
 LOSSES = (
@@ -178,6 +180,14 @@ CLUSTER_SCENARIOS: dict[str, Scenario] = {
         ),
         {"w": 32},
         timed=True,
+    ),
+    "cold_away": Scenario(
+        "64 pairs, 32 in flight, while HBase answers nothing",
+        "pairs",
+        (Bar("acked_per_second", "acked/s", "share of row", 0.9, "pairs32"), *LOSSES),
+        {"w": 32},
+        timed=True,
+        cold_away=True,
     ),
     "cores2": Scenario(
         "64 pairs, 32 in flight, two workers and the tiers on two cores",

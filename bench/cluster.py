@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -85,6 +86,17 @@ def server(
     finally:
         stop(process)
         shutil.rmtree(data, ignore_errors=True)
+
+
+@contextmanager
+def cold_away() -> Iterator[None]:
+    """HBase's Thrift server answers nothing, while the server's archiver asks."""
+    thrift = int((STATE / "thrift.pid").read_text())
+    os.kill(thrift, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(thrift, signal.SIGCONT)
 
 
 def _settings_file(data: Path) -> Path:

@@ -1,19 +1,18 @@
 """Takes what was written out of the upper tiers, so that reading asks those below.
 
 `evict.py cached SETTINGS`: what is cached of conversations is gone, as after its time to live.
-`evict.py hot SETTINGS`: besides, an archiver has copied everything and trimmed hot.
+`evict.py hot SETTINGS`: besides, the server's archiver has copied everything and trimmed hot.
 """
 
 import asyncio
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import hiredis
 
-from processes import TRUNKLINE, BenchError, stop
+from processes import BenchError
 from trunkline.adapters.mysql.database import Database
 from trunkline.config import Config, load
 
@@ -52,18 +51,13 @@ async def _waiting(config: Config) -> int:
     return sum(int(count) for ((count,),) in counts)
 
 
-def trim_hot(settings: Path, config: Config) -> None:
-    """Runs an archiver until nothing waits for one."""
-    command = [TRUNKLINE, "archiver", "--config", settings, "--log-level", "warning"]
+def wait_archived(config: Config) -> None:
+    """Returns once the server's archiver has nothing to do."""
     end = time.monotonic() + ARCHIVED_SECONDS
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as archiver:
-        try:
-            while asyncio.run(_waiting(config)):
-                if time.monotonic() > end:
-                    raise BenchError(f"Not archived within {ARCHIVED_SECONDS:.0f} s.")
-                time.sleep(0.2)
-        finally:
-            stop(archiver)
+    while asyncio.run(_waiting(config)):
+        if time.monotonic() > end:
+            raise BenchError(f"Not archived within {ARCHIVED_SECONDS:.0f} s.")
+        time.sleep(0.2)
 
 
 def main() -> None:
@@ -71,7 +65,7 @@ def main() -> None:
     tier, settings = sys.argv[1], Path(sys.argv[2])
     config = load(settings, {}, {})
     if tier == "hot":
-        trim_hot(settings, config)
+        wait_archived(config)
     evict_cached(config)
 
 

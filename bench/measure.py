@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import beside
@@ -62,7 +63,8 @@ def measure_server(name: str, options: argparse.Namespace) -> dict[str, Any]:
             flags["between"] = (
                 f"{sys.executable} {BENCH}/evict.py {scenario.evicts} {running.settings}"
             )
-        result = generate(running, scenario.generator, flags)
+        with cluster.cold_away() if scenario.cold_away else nullcontext():
+            result = generate(running, scenario.generator, flags)
         if scenario.archived:
             result["archived_after_seconds"] = archived_after(running)
     return result
