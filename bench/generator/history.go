@@ -31,17 +31,18 @@ func runHistory(o *Options, result *Result) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	few, fewRequests, err := pullOften(session, Range{group, head - newest, head}, o.Rounds)
+	few, _, fewRequests, err := pullOften(session, Range{group, head - newest, head}, o.Rounds)
 	if err != nil {
 		return false, err
 	}
-	many, manyRequests, err := pullOften(session, Range{group, middle, middle + length}, o.Rounds)
+	many, first, manyRequests, err := pullOften(session, Range{group, middle, middle + length}, o.Rounds)
 	if err != nil {
 		return false, err
 	}
 	result.Put("newest_80_ms", few)
 	result.Put("newest_80_requests", fewRequests)
 	result.Put("range_1000_ms", many)
+	result.Put("range_1000_first_ms", first)
 	result.Put("range_1000_requests", manyRequests)
 	if err := putReads(result, o.Metrics, readsBefore); err != nil {
 		return false, err
@@ -52,21 +53,22 @@ func runHistory(o *Options, result *Result) (bool, error) {
 }
 
 // pullOften returns the median in milliseconds of 4 pulls a round, each of a range that begins
-// and ends one earlier than that before it, and the requests of one.
-func pullOften(session *Session, asked Range, rounds int) (float64, int, error) {
+// and ends one earlier than that before it, the time of the first, for which nothing was opened
+// before, and the requests of one.
+func pullOften(session *Session, asked Range, rounds int) (often, first float64, requests int, err error) {
 	var times []float64
-	requests := 0
 	for round := 0; round < 4*rounds; round++ {
 		begin := now()
 		entries, asks, err := session.Pull(NewEndpoint("phone"), []Range{asked})
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
 		asked.After, asked.UpTo = asked.After-1, asked.UpTo-1
 		times, requests = append(times, float64(now()-begin)/1e6), asks
 		if int64(entries) != asked.UpTo-asked.After {
-			return 0, 0, fmt.Errorf("%d entries instead of %d", entries, asked.UpTo-asked.After)
+			return 0, 0, 0, fmt.Errorf("%d entries instead of %d", entries, asked.UpTo-asked.After)
 		}
 	}
-	return median(times), requests, nil
+	first = times[0]
+	return median(times), first, requests, nil
 }
