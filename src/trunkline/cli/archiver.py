@@ -7,6 +7,9 @@ import click
 
 from trunkline.cli.output import json_option, write_json, write_lines
 
+_NICE = 10
+"""Workers on the same machine go first."""
+
 
 @click.command(
     epilog="""\b
@@ -54,6 +57,7 @@ def archiver(
     configure_logs(settings.log_level)
     if until_stdin_closes:
         stop_at_end_of_stdin()
+    os.nice(_NICE)
 
     def on_listening(listening: Listening) -> None:
         if as_json:
