@@ -17,9 +17,10 @@ from trunkline.adapters.mysql import append as appending
 from trunkline.adapters.mysql.migrate import migrate, newest_version, version
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import open_mysql
+from trunkline.core.appending import Refused
 from trunkline.core.ids import single_conversation_id
 from trunkline.errors import KeyringBehind, StoreNewer
-from trunkline.model import UserId
+from trunkline.model import NO_SEQ, UserId
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.generations import Generations
 from trunkline.ports.hot import HotStore
@@ -47,6 +48,7 @@ from trunkline.testing.conformance.writer import (
     read_all,
     refusal_of,
     seq_of,
+    view,
 )
 from trunkline.testing.idle_load import IdleLoad
 
@@ -289,3 +291,34 @@ async def test_a_worker_that_has_not_heard_of_a_new_key_creates_nothing_under_a_
             assert seq_of((await after.append(stores.hot, after.first_send("ann", "late", "1")))[0])
         finally:
             await everywhere(settings, "UPDATE deployment SET value = '0' WHERE name = 'least_kek'")
+
+
+async def test_a_group_made_twice_at_once_is_made_once_and_what_came_beside_is_stored(
+    settings: Settings, writer: Writer
+) -> None:
+    """I4, I6: the loser's client message ids were written before it met the other's group."""
+    names, rounds = ("ann", "ben"), range(30)
+    clock = SteppedClock()
+    async with open_mysql(settings, clock) as one, open_mysql(settings, clock) as b:
+        await writer.append(one.hot, *(writer.create(name, name, "c") for name in names))
+        for number in rounds:
+            made, beside = zip(
+                *await asyncio.gather(
+                    *(
+                        writer.append(
+                            stores.hot,
+                            writer.create(f"group {number}", name, f"c{number}"),
+                            writer.message(name, name, f"m{number}"),
+                        )
+                        for stores, name in zip((one, b), names, strict=True)
+                    )
+                ),
+                strict=True,
+            )
+            assert sorted(isinstance(outcome, Refused) for outcome in made) == [False, True]
+            assert [seq_of(outcome) for outcome in beside] == [number + 2] * 2
+        for name in names:
+            row, _ = await view(one.hot, name, name)
+            stored = await one.hot.read(row.key, NO_SEQ, row.head)
+            ids = [entry.client_message_id for entry in stored]
+            assert ids == ["c", *(f"m{number}" for number in rounds)]

@@ -109,7 +109,7 @@ class AppendTransaction:
     async def __call__(self, connection: Connection) -> Committing:
         """Locks, reads, decides, writes."""
         shards = {name: shard_hash(name) for name in {draft.conversation for draft in self._batch}}
-        found, held, before = await self._lock(connection, shards)
+        found, held, before, members = await self._lock(connection, shards)
         moved = self._epochs.moved(found)
         left_out: dict[int, Outcome] = {}
         drafts: list[Draft] = []
@@ -120,19 +120,17 @@ class AppendTransaction:
                 left_out[position] = CONTENDED
             else:
                 drafts.append(draft)
-        members = await _members_of(connection, drafts, before)
-        decision = await self._decided(connection, drafts, before, members)
-        told = await self._write(connection, decision, before, members)
+        decision, told = await self._stored(connection, drafts, before, members)
         return Committing(_with(decision, left_out), told, found)
 
-    async def _decided(
+    async def _stored(
         self,
         connection: Connection,
         drafts: Sequence[Draft],
         before: Conversations,
         members: Members,
-    ) -> Decision:
-        """The decision, whose client message ids are written.
+    ) -> tuple[Decision, Sequence[Line]]:
+        """The decision, which is written, and what users' lists hear of it.
 
         Hardly any batch holds a resend: to ask the table for every id would cost each batch
         more than a second decision costs this one. It is asked if an id turns out to be taken
@@ -142,21 +140,20 @@ class AppendTransaction:
         decision = self._decide(drafts, AppendState(before, members, {}))
         if not any(isinstance(outcome, Refused) for outcome in decision.outcomes):
             try:
-                await _claim_ids(connection, decision)
-            except DuplicateKey:
-                pass
-            else:
-                return decision
+                return decision, await self._write(connection, decision, before, members)
+            except DuplicateKey as error:
+                if error.done:  # what is written of this decision must be undone
+                    raise
         known = await _known(connection, drafts, before)
         decision = self._decide(drafts, AppendState(before, members, known))
-        await _claim_ids(connection, decision)
-        return decision
+        return decision, await self._write(connection, decision, before, members)
 
     async def _lock(
         self, connection: Connection, shards: Mapping[ConversationId, int]
-    ) -> tuple[Found, set[ConversationId], Conversations]:
+    ) -> tuple[Found, set[ConversationId], Conversations, Members]:
         """The epochs found; the conversations that others hold; the rows of the others, locked
-        in key order. The epochs are read before anything else.
+        in key order, and those members of them whom the batch concerns. The epochs are read
+        before anything else, the members after their conversation is locked.
         """
         epochs = self._epochs.locking(set(shards.values()))
         keys = self._keys.of(shards)
@@ -167,20 +164,41 @@ class AppendTransaction:
             learnt = {ConversationId(name.decode()): ConversationKey(key) for name, key in new}
             self._keys.learn(learnt)
             keys |= learnt
-            locked = await connection.rows(self._locking(keys)) if keys else ()
+            locked, members = (
+                await connection.rows_of_each((self._locking(keys), self._members(keys)))
+                if keys
+                else ((), ())
+            )
         else:
-            found, locked = await connection.rows_of_each((epochs, self._locking(keys)))
+            found, locked, members = await connection.rows_of_each(
+                (epochs, self._locking(keys), self._members(keys))
+            )
         before = {row.id: row for row in map(conversation_of, locked)}
         missing = keys.keys() - before.keys()
         if self._wait:  # a row that was waited for and did not come is gone
             self._keys.forget(missing)
             missing = set()
-        return self._epochs.found(set(shards.values()), found), missing, before
+        return (
+            self._epochs.found(set(shards.values()), found),
+            missing,
+            before,
+            _members_by_conversation(before, members),
+        )
 
     def _locking(self, keys: Mapping[ConversationId, ConversationKey]) -> str:
         """Without those that others hold, unless it waits."""
         name = "conversations_locked" if self._wait else "conversations_free"
         return statement(name, lists={"keys": key_list(sorted(keys.values()))})
+
+    def _members(self, keys: Mapping[ConversationId, ConversationKey]) -> str:
+        """Those whom the drafts to these conversations are from or concern."""
+        pairs = {
+            (key, user)
+            for draft in self._batch
+            if (key := keys.get(draft.conversation)) is not None
+            for user in (draft.sender, *draft.users)
+        }
+        return statement("members_of", lists={"pairs": rows(sorted(pairs))})
 
     async def _write(
         self,
@@ -189,7 +207,9 @@ class AppendTransaction:
         before: Conversations,
         members_before: Members,
     ) -> Sequence[Line]:
-        """Writes what was decided, every table in the order of its key."""
+        """Writes what was decided, every table in the order of its key, the client message ids
+        first: if one is taken it raises `DuplicateKey`, and nothing was written.
+        """
         writes = sorted(decision.writes, key=lambda write: write.conversation.key)
         if not writes:
             return ()
@@ -209,6 +229,7 @@ class AppendTransaction:
             if old is None or old.head == old.archived_up_to:
                 waking.append(f"({conversation.key})")
         rows_of = {
+            "idempotency_insert": _claims(decision),
             "conversation_insert": [conversation_row(w.conversation) for w in writes if w.created],
             "conversation_update": [
                 conversation_row(w.conversation) for w in writes if not w.created
@@ -227,8 +248,8 @@ class AppendTransaction:
         return lines
 
 
-async def _claim_ids(connection: Connection, decision: Decision) -> None:
-    """Writes the idempotency rows, in key order; raises `DuplicateKey` where one is known."""
+def _claims(decision: Decision) -> list[str]:
+    """The idempotency rows, in key order."""
     values = sorted(
         (write.conversation.key, entry.sender, entry.client_message_id, known_id_row(key, entry))
         for write in decision.writes
@@ -236,7 +257,7 @@ async def _claim_ids(connection: Connection, decision: Decision) -> None:
         for entry in write.entries
         if entry.client_message_id
     )
-    await insert(connection, "idempotency_insert", [row for *_, row in values])
+    return [row for *_, row in values]
 
 
 def inserts(name: str, values: Sequence[str]) -> list[str]:
@@ -263,15 +284,24 @@ async def insert(connection: Connection, name: str, values: Sequence[str]) -> No
 
 async def _send(connection: Connection, statements: Sequence[str]) -> Sequence[Row]:
     """Runs statements in one round trip, or few if they are large; the rows of the last one."""
-    part: list[str] = []
-    size = 0
+    parts: list[list[str]] = []
+    size = _STATEMENT_BYTES
     for text in statements:
-        if part and size + len(text) > _STATEMENT_BYTES:
-            await connection.rows_of_each(part)
-            part, size = [], 0
-        part.append(text)
         size += len(text)
-    return (await connection.rows_of_each(part))[-1] if part else ()
+        if size > _STATEMENT_BYTES:
+            parts.append([])
+            size = len(text)
+        parts[-1].append(text)
+    last: Sequence[Row] = ()
+    done = 0
+    for part in parts:
+        try:
+            last = (await connection.rows_of_each(part))[-1]
+        except DuplicateKey as error:
+            error.done += done
+            raise
+        done += len(part)
+    return last
 
 
 def _with(decision: Decision, left_out: Mapping[int, Outcome]) -> Decision:
@@ -284,22 +314,14 @@ def _with(decision: Decision, left_out: Mapping[int, Outcome]) -> Decision:
     return Decision(outcomes, decision.writes)
 
 
-async def _members_of(
-    connection: Connection, batch: Sequence[Draft], conversations: Conversations
-) -> Members:
-    pairs = {
-        (row.key, user)
-        for draft in batch
-        if (row := conversations.get(draft.conversation)) is not None
-        for user in (draft.sender, *draft.users)
-    }
+def _members_by_conversation(conversations: Conversations, found: Sequence[Row]) -> Members:
+    """Rows of members by conversation; those of conversations that are not held are left out."""
+    ids = {row.key: row.id for row in conversations.values()}
     members: Members = {conversation: {} for conversation in conversations}
-    if pairs:
-        ids = {row.key: row.id for row in conversations.values()}
-        text = statement("members_of", lists={"pairs": rows(sorted(pairs))})
-        for found in await connection.rows(text):
-            member = member_of(found)
-            members[ids[ConversationKey(found[0])]][member.user] = member
+    for row in found:
+        if (conversation := ids.get(ConversationKey(row[0]))) is not None:
+            member = member_of(row)
+            members[conversation][member.user] = member
     return members
 
 

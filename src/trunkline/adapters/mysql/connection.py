@@ -32,7 +32,13 @@ class Contended(Exception):
 
 
 class DuplicateKey(Exception):
-    """Another transaction wrote this key first."""
+    """Another transaction wrote this key first.
+
+    Attributes:
+        done: statements that were carried out before, of those that were sent at once.
+    """
+
+    done = 0
 
 
 class SessionLost(StorageUnavailable):
@@ -63,7 +69,11 @@ class Connection:
     async def rows_of_each(self, statements: Sequence[str]) -> list[Sequence[Row]]:
         """Runs statements in one round trip, up to the first that fails; the rows of each."""
         found: list[Sequence[Row]] = []
-        await self._run(";".join(statements), found)
+        try:
+            await self._run(";".join(statements), found)
+        except DuplicateKey as error:
+            error.done = len(found)
+            raise
         return found
 
     async def _run(
