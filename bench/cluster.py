@@ -16,6 +16,7 @@ import msgspec
 from processes import (
     BUILD,
     ENVIRONMENT,
+    GENERATOR_CORE,
     SERVER_CORE,
     SERVER_LOG,
     START_SECONDS,
@@ -34,18 +35,25 @@ ROOT = BUILD.parents[1]
 SETTINGS = ROOT / "deploy" / "cluster.toml"
 STATE = ROOT / ".cluster"
 DATABASE = "trunkline_bench"
+COLD = ("hbase", "thrift")
 NOTHING_ELSE: Mapping[str, str] = {}
 
 
-def pin(cores: str) -> str:
-    """Binds the servers, with all their threads, to these cores; returns their pids."""
-    pids = [file.read_text().strip() for file in STATE.glob("*.pid")]
+def pin(cores: str) -> tuple[str, str]:
+    """Binds the servers, with all their threads, to cores; returns the pids of these and of HBase.
+
+    What a message waits for shares these; HBase, which nothing waits for but pulls of old
+    history, is on the generator's.
+    """
+    pids = {file.stem: file.read_text().strip() for file in STATE.glob("*.pid")}
     if not pids:
         raise BenchError("No cluster runs here: `make cluster-up` starts it.")
-    for pid in pids:
-        command = ["taskset", "--all-tasks", "--cpu-list", "--pid", cores, pid]
+    for name, pid in pids.items():
+        there = cores if name not in COLD else GENERATOR_CORE
+        command = ["taskset", "--all-tasks", "--cpu-list", "--pid", there, pid]
         subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-    return ",".join(pids)
+    stores = [pid for name, pid in pids.items() if name not in COLD]
+    return ",".join(stores), ",".join(pids[name] for name in COLD)
 
 
 @contextmanager
@@ -53,7 +61,7 @@ def server(
     name: str, workers: int, cores: str = SERVER_CORE, environment: Mapping[str, str] = NOTHING_ELSE
 ) -> Iterator[Running]:
     """A server of so many workers on empty databases of its own, and the tiers, on these cores."""
-    stores = pin(cores)
+    stores, cold = pin(cores)
     data = BUILD / f"data-{name}"
     shutil.rmtree(data, ignore_errors=True)
     settings = _settings_file(data)
@@ -79,8 +87,9 @@ def server(
             listening["ops_url"].removeprefix("http://"),
             key["kid"],
             key["secret"],
-            _workers_of(process.pid),
+            _children_of(process.pid, "--as-worker"),
             stores,
+            f"{cold},{_children_of(process.pid, 'archiver')}",
             str(settings),
         )
     finally:
@@ -121,10 +130,10 @@ async def _make_databases(settings: Settings) -> None:
         await home.close()
 
 
-def _workers_of(pid: int) -> str:
-    """The worker processes below the one that keeps them, for their CPU."""
+def _children_of(pid: int, word: str) -> str:
+    """The processes below the one that keeps them, with this word in their command."""
     found = subprocess.run(
-        ["pgrep", "-P", str(pid), "-f", "--", "--as-worker"],
+        ["pgrep", "-P", str(pid), "-f", "--", word],
         capture_output=True, text=True, check=False, timeout=START_SECONDS,
     )  # fmt: skip
     return ",".join(found.stdout.split())

@@ -40,7 +40,8 @@ class Running:
     """A server under load: where it listens, its process, and the key of its tokens.
 
     `pids`: the processes whose CPU counts, where these are not `process`; `stores`: those
-    of databases that work for them; `settings`: a cluster's file.
+    of databases that work for them; `beside`: what no message waits for; `settings`: a
+    cluster's file.
     """
 
     address: str
@@ -50,6 +51,7 @@ class Running:
     secret: str = ""
     pids: str = ""
     stores: str = ""
+    beside: str = ""
     settings: str = ""
 
 
@@ -188,7 +190,7 @@ def generator_command(running: Running, scenario: str, flags: dict[str, Any]) ->
     return on_core(
         GENERATOR_CORE, GENERATOR, "-json", "-scenario", scenario, "-address", running.address,
         "-pids", running.pids or str(running.process.pid),
-        "-stores", running.stores, "-key-id", running.key_id,
+        "-stores", running.stores, "-beside", running.beside, "-key-id", running.key_id,
         "-secret", running.secret, *arguments,
     )  # fmt: skip
 

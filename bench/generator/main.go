@@ -51,7 +51,8 @@ func parse() (string, *Options, error) {
 	keyID := flag.String("key-id", "bench", "the key id that tokens name")
 	secret := flag.String("secret", "", "the key's secret, base64url")
 	pids := flag.String("pids", "", "the server's processes, for its CPU and memory: 1,2")
-	beside := flag.String("stores", "", "processes of databases that work for the server: 3,4")
+	databases := flag.String("stores", "", "processes of databases that work for the server: 3,4")
+	others := flag.String("beside", "", "processes of its that no message waits for: 5,6")
 	flag.StringVar(&o.Tag, "tag", strconv.FormatInt(time.Now().UnixMilli(), 36),
 		"opens the names of users and groups: another tag, other users")
 	flag.IntVar(&o.Connections, "n", 0, "pairs; members; connections (64, 500, 1000)")
@@ -76,7 +77,10 @@ func parse() (string, *Options, error) {
 	if o.Processes, err = ParseProcesses(*pids); err != nil {
 		return "", nil, err
 	}
-	if stores, err = ParseProcesses(*beside); err != nil {
+	if stores, err = ParseProcesses(*databases); err != nil {
+		return "", nil, err
+	}
+	if beside, err = ParseProcesses(*others); err != nil {
 		return "", nil, err
 	}
 	return *scenario, o, nil

@@ -61,10 +61,14 @@ func (r *Result) Line() string {
 // stores are the processes of databases that work for the server, for their CPU.
 var stores Processes
 
+// beside are processes of the server that no message waits for: an archiver, a cold tier.
+var beside Processes
+
 // Usage measures the processor time of the server, its stores and the generator over some work.
 type Usage struct {
 	server    Processes
 	storesCPU float64
+	besideCPU float64
 	seconds   float64
 	serverCPU float64
 	ownCPU    float64
@@ -73,7 +77,7 @@ type Usage struct {
 
 // StartUsage begins to measure.
 func StartUsage(server Processes) *Usage {
-	return &Usage{server, -stores.CPUSeconds(), -float64(now()) / 1e9, -server.CPUSeconds(), -ownCPUSeconds(),
+	return &Usage{server, -stores.CPUSeconds(), -beside.CPUSeconds(), -float64(now()) / 1e9, -server.CPUSeconds(), -ownCPUSeconds(),
 		-machineCPUSeconds()}
 }
 
@@ -83,6 +87,7 @@ func (u *Usage) Stop() {
 	u.ownCPU += ownCPUSeconds()
 	u.serverCPU += u.server.CPUSeconds()
 	u.storesCPU += stores.CPUSeconds()
+	u.besideCPU += beside.CPUSeconds()
 	u.machine += machineCPUSeconds()
 }
 
@@ -92,7 +97,7 @@ func (u *Usage) Put(r *Result, what string, count int64) {
 	r.Put("generator_cpu_share", u.ownCPU/u.seconds)
 	if len(u.server) > 0 {
 		r.Put("server_cpu_share", u.serverCPU/u.seconds)
-		r.Put("others_cpu_share", max(0, u.machine-u.ownCPU-u.serverCPU-u.storesCPU)/u.seconds)
+		r.Put("others_cpu_share", max(0, u.machine-u.ownCPU-u.serverCPU-u.storesCPU-u.besideCPU)/u.seconds)
 		if count > 0 {
 			r.Put("server_cpu_us_per_"+what, u.serverCPU/float64(count)*1e6)
 		}
