@@ -415,6 +415,31 @@ async def test_only_old_client_message_ids_are_forgotten(settings: Settings) -> 
     assert (forgotten, left, old) == (expected, sum(counts) - expected, 0)
 
 
+async def test_forgetting_waits_for_no_lock_and_is_bounded_in_one_conversation(
+    settings: Settings,
+) -> None:
+    """A busy group's ids are written all the time, and there may be millions of them."""
+    old, young = 11_000, 1_000
+    async with open_mysql(settings, SteppedClock()) as stores, database(settings) as opened:
+        columns = "(ckey, sender, client_message_id, seq, stored_at)"
+        long_ago = f"CURRENT_TIMESTAMP - INTERVAL {settings.resend_days + 1} DAY"
+        for start in range(0, old + young, 1_000):
+            since = long_ago if start < old else "CURRENT_TIMESTAMP"
+            values = ",".join(
+                f"({LOW}, 'ann', '{i:06}', {i}, {since})" for i in range(start, start + 1_000)
+            )
+            await opened.query(f"INSERT INTO idempotency {columns} VALUES {values}")
+        first = stores.shards.of_key(ConversationKey(LOW))
+        held = (
+            f"SELECT * FROM idempotency WHERE ckey = {LOW} AND sender = 'ann' "
+            f"AND client_message_id = '{old:06}' FOR UPDATE"
+        )
+        async with holding(settings, 0, held), asyncio.timeout(5.0):
+            forgotten = [await stores.upkeep.expire_step(first) for _ in range(4)]
+
+    assert forgotten == [5_000, 5_000, 1_000, 0]
+
+
 # --- servers that may lose what they committed ------------------------------------------
 
 

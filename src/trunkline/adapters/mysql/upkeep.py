@@ -1,12 +1,12 @@
 """What a hot database needs besides: lists told late, client message ids forgotten in time."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
 
-from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.connection import Connection, Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.lists import Outbox
@@ -19,7 +19,7 @@ _TELL_SECONDS: Final = 5.0
 _EXPIRE_SECONDS: Final = 2.0
 _STEP_ROWS: Final = 5_000
 _DELETED_AT_ONCE: Final = 500
-_LAST_KEY: Final = (1 << 64) - 1
+_START: Final = (0, b"", b"")
 
 
 class Upkeep:
@@ -30,7 +30,7 @@ class Upkeep:
         self._outbox = outbox
         self._resend_days = resend_days
         self._untold = 0
-        self._positions = dict.fromkeys(epochs, 0)
+        self._positions: dict[Database, Row] = dict.fromkeys(epochs, _START)
 
     def readings(self) -> list[Reading]:
         """What the last look at the outbox found."""
@@ -73,24 +73,30 @@ class Upkeep:
     async def expire_step(self, database: Database) -> int:
         """Forgets what is too old among the next few thousand client message ids.
 
-        A walk in key order: an index on their time would cost every send. Returns how many
-        were forgotten; the database's clock decides.
+        A walk in key order: an index on their time would cost every send. What is read for it
+        is not locked, and is bounded in a conversation of millions, too. Returns how many were
+        forgotten; the database's clock decides.
         """
-        after = self._positions[database]
-        text = statement("idempotency_step", after=after, rows=_STEP_ROWS)
-        found = await database.query(text)
-        up_to = found[0][0] if found else _LAST_KEY
-        forgotten = 0
-
-        async def work(connection: Connection) -> int:
-            return await connection.execute(
+        key, sender, id_ = self._positions[database]
+        after = {"key": key, "sender": sender, "id": id_}
+        old = await database.query(
+            statement("idempotency_old", **after, rows=_STEP_ROWS, days=self._resend_days)
+        )
+        next_step = await database.query(
+            statement("idempotency_step", **after, rows=_STEP_ROWS - 1)
+        )
+        for start in range(0, len(old), _DELETED_AT_ONCE):
+            # A list of rows might be looked for by reading, and locking, the whole table.
+            texts = [
                 statement(
-                    "idempotency_expire", after=after, up_to=up_to, days=self._resend_days,
-                    limit=_DELETED_AT_ONCE,
+                    "idempotency_delete", key=key, sender=sender, id=id_, days=self._resend_days
                 )
-            )  # fmt: skip
+                for key, sender, id_ in old[start : start + _DELETED_AT_ONCE]
+            ]
 
-        while deleted := await database.transaction(work):
-            forgotten += deleted
-        self._positions[database] = up_to if found else 0
-        return forgotten
+            async def work(connection: Connection, texts: Sequence[str] = texts) -> None:
+                await connection.rows_of_each(texts)
+
+            await database.transaction(work)
+        self._positions[database] = next_step[0] if next_step else _START
+        return len(old)

@@ -186,13 +186,25 @@ SELECT count(*), COALESCE(GREATEST(0, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', U
 FROM archive_task
 
 -- name: idempotency_step
-SELECT ckey FROM idempotency WHERE ckey > {after} ORDER BY ckey LIMIT 1 OFFSET {rows}
+SELECT ckey, sender, client_message_id FROM idempotency
+WHERE ckey > {key}
+    OR ckey = {key} AND sender > {sender}
+    OR ckey = {key} AND sender = {sender} AND client_message_id > {id}
+ORDER BY ckey, sender, client_message_id LIMIT 1 OFFSET {rows}
 
--- name: idempotency_expire
-DELETE FROM idempotency
-WHERE ckey > {after} AND ckey <= {up_to}
+-- name: idempotency_old
+SELECT ckey, sender, client_message_id FROM (
+    SELECT ckey, sender, client_message_id, stored_at FROM idempotency
+    WHERE ckey > {key}
+        OR ckey = {key} AND sender > {sender}
+        OR ckey = {key} AND sender = {sender} AND client_message_id > {id}
+    ORDER BY ckey, sender, client_message_id LIMIT {rows}
+) AS step
+WHERE stored_at < CURRENT_TIMESTAMP - INTERVAL {days} DAY
+
+-- name: idempotency_delete
+DELETE FROM idempotency WHERE ckey = {key} AND sender = {sender} AND client_message_id = {id}
     AND stored_at < CURRENT_TIMESTAMP - INTERVAL {days} DAY
-LIMIT {limit}
 
 -- name: schema_table
 SHOW TABLES LIKE 'schema_version'
