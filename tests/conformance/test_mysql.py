@@ -19,7 +19,7 @@ from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import open_mysql
 from trunkline.core.appending import Refused
 from trunkline.core.ids import single_conversation_id
-from trunkline.errors import KeyringBehind, StoreNewer
+from trunkline.errors import KeyringBehind, StorageUnavailable, StoreNewer
 from trunkline.model import NO_SEQ, UserId
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.generations import Generations
@@ -322,3 +322,20 @@ async def test_a_group_made_twice_at_once_is_made_once_and_what_came_beside_is_s
             stored = await one.hot.read(row.key, NO_SEQ, row.head)
             ids = [entry.client_message_id for entry in stored]
             assert ids == ["c", *(f"m{number}" for number in rounds)]
+
+
+async def test_what_met_a_row_that_should_not_be_there_is_refused_and_not_taken_for_a_resend(
+    settings: Settings, writer: Writer
+) -> None:
+    """I2, I4: its client message id was written before, and is undone."""
+    async with open_mysql(settings, SteppedClock()) as stores, database(settings) as opened:
+        await writer.append(stores.hot, writer.create("g", "ann", "c", key=3))
+        await opened.query(
+            "INSERT INTO message SELECT ckey, 2, sender, 'stray', kind, time_ms, refers_to, "
+            "countable, entry_hash, digest, sealed FROM message WHERE ckey = 3 AND seq = 1"
+        )
+        with pytest.raises(StorageUnavailable):
+            await writer.append(stores.hot, writer.message("g", "ann", "m"))
+        await opened.query("DELETE FROM message WHERE ckey = 3 AND seq = 2")
+        assert seq_of((await writer.append(stores.hot, writer.message("g", "ann", "m")))[0]) == 2
+        await check_view(writer, stores.hot, "ann", "g")
