@@ -262,18 +262,7 @@ def _claims(decision: Decision) -> list[str]:
 
 def inserts(name: str, values: Sequence[str]) -> list[str]:
     """The statements that write rows: one, unless it would be larger than servers take."""
-    texts: list[str] = []
-    part: list[str] = []
-    size = 0
-    for value in values:
-        if part and size + len(value) > _STATEMENT_BYTES:
-            texts.append(statement(name, lists={"rows": ",".join(part)}))
-            part, size = [], 0
-        part.append(value)
-        size += len(value)
-    if part:
-        texts.append(statement(name, lists={"rows": ",".join(part)}))
-    return texts
+    return [statement(name, lists={"rows": ",".join(part)}) for part in _portions(values)]
 
 
 async def insert(connection: Connection, name: str, values: Sequence[str]) -> None:
@@ -284,17 +273,9 @@ async def insert(connection: Connection, name: str, values: Sequence[str]) -> No
 
 async def _send(connection: Connection, statements: Sequence[str]) -> Sequence[Row]:
     """Runs statements in one round trip, or few if they are large; the rows of the last one."""
-    parts: list[list[str]] = []
-    size = _STATEMENT_BYTES
-    for text in statements:
-        size += len(text)
-        if size > _STATEMENT_BYTES:
-            parts.append([])
-            size = len(text)
-        parts[-1].append(text)
     last: Sequence[Row] = ()
     done = 0
-    for part in parts:
+    for part in _portions(statements):
         try:
             last = (await connection.rows_of_each(part))[-1]
         except DuplicateKey as error:
@@ -302,6 +283,19 @@ async def _send(connection: Connection, statements: Sequence[str]) -> Sequence[R
             raise
         done += len(part)
     return last
+
+
+def _portions(texts: Sequence[str]) -> list[list[str]]:
+    """Texts in lists that are together no larger than servers take, or hold one."""
+    portions: list[list[str]] = []
+    size = _STATEMENT_BYTES
+    for text in texts:
+        size += len(text)
+        if size > _STATEMENT_BYTES:
+            portions.append([])
+            size = len(text)
+        portions[-1].append(text)
+    return portions
 
 
 def _with(decision: Decision, left_out: Mapping[int, Outcome]) -> Decision:
