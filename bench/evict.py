@@ -5,12 +5,11 @@
 """
 
 import asyncio
-import socket
 import sys
 import time
 from pathlib import Path
 
-import hiredis
+import redis
 
 from processes import BenchError
 from trunkline.adapters.mysql.database import Database
@@ -22,23 +21,10 @@ ARCHIVED_SECONDS = 120.0
 def evict_cached(config: Config) -> None:
     """Deletes entries and heads of all conversations."""
     host, _, port = config.redis.nodes[0].rpartition(":")
-    reader = hiredis.Reader()
-    with socket.create_connection((host, int(port)), 10) as link:
-
-        def ask(*words: bytes) -> object:
-            link.sendall(hiredis.pack_command(words))
-            while (reply := reader.gets()) is False:
-                reader.feed(link.recv(1 << 16))
-            return reply
-
-        cursor = b"0"
-        while True:
-            cursor, keys = ask(b"SCAN", cursor, b"MATCH", b"*}:*", b"COUNT", b"1000")
-            gone = [key for key in keys if key.endswith((b"}:entries", b"}:head"))]
-            if gone:
-                ask(b"UNLINK", *gone)
-            if cursor == b"0":
-                return
+    with redis.Redis(host, int(port)) as client:
+        for suffix in ("entries", "head"):
+            for key in client.scan_iter(f"{config.redis.prefix}:*}}:{suffix}", count=1000):
+                client.unlink(key)
 
 
 async def _waiting(config: Config) -> int:
