@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
+from texts import bodies
 
 from trunkline.adapters.keyring import open_keyring
 from trunkline.adapters.sqlite import EmbeddedStores, Settings, open_embedded
@@ -26,8 +27,7 @@ from trunkline.model import ConversationId, Draft, FreshKey, Kind, UserId
 
 USERS = [UserId(f"user-{number:04d}") for number in range(50)]
 CONVERSATIONS = {"64": 64, "20,000 Zipf": 20_000}
-BODY = "Stored before anything else, pushed to whoever is online, pulled by everyone else. "
-BODIES = [(BODY * 4)[start : start + 300] for start in range(32)]
+BODIES = bodies(300)
 SWITCH_SECONDS = 0.0005
 
 

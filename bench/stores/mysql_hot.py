@@ -20,6 +20,7 @@ from pathlib import Path
 
 import asyncmy
 import uvloop
+from texts import bodies
 
 from trunkline.adapters.keyring import open_keyring
 from trunkline.adapters.mysql.database import Database
@@ -32,8 +33,7 @@ from trunkline.model import ConversationId, Draft, FreshKey, Kind, UserId
 DATABASE = "trunkline_bench"
 USERS = [UserId(f"user-{number:04d}") for number in range(4)]
 CONVERSATIONS = {"64": 64, "20,000 Zipf": 20_000}
-BODY = "Stored before anything else, pushed to whoever is online, pulled by everyone else. "
-BODIES = [(BODY * 4)[start : start + 300] for start in range(32)]
+BODIES = bodies(300)
 TICKS = os.sysconf("SC_CLK_TCK")
 
 

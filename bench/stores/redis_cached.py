@@ -18,6 +18,7 @@ from pathlib import Path
 import hiredis
 import redis.asyncio
 import uvloop
+from texts import bodies
 
 from trunkline.adapters.keyring import open_keyring
 from trunkline.adapters.memory.clock import SystemClock
@@ -37,7 +38,6 @@ BATCH = 256
 TURNS = 6
 SETTINGS = {"answer_seconds": 30.0, "read_seconds": 30.0}
 USERS = [UserId(f"user-{number:04d}") for number in range(50)]
-BODY = "Stored before anything else, pushed to whoever is online, pulled by everyone else. " * 4
 
 Measured = tuple[float, float, float]
 """Done a second; this process's µs of CPU for each; Redis's."""
@@ -150,7 +150,7 @@ class Batches:
         self._hot = MemoryHotStore(SystemClock())
         self._random = random.Random(7)
         self._ids = [ConversationId(f"conversation-{n}") for n in range(conversations)]
-        self._body = BODY[:body_bytes]
+        self._bodies = bodies(body_bytes)
         self._drafted = 0
         self._fresh = [
             FreshKey(
@@ -177,11 +177,12 @@ class Batches:
         now = SystemClock().now_ms()
         drafts = [
             Draft(self._ids[place], self._random.choice(USERS), self._message_id(), Kind.MESSAGE,
-                  now, self._body)
+                  now, self._random.choice(self._bodies))
             for place in picked
         ]  # fmt: skip
         writes = (await self._hot.append(drafts, self._decide)).writes
-        self.sealed_bytes = len(writes[0].entries[0].sealed)
+        sealed = [entry.sealed for write in writes for entry in write.entries]
+        self.sealed_bytes = round(sum(map(len, sealed)) / len(sealed))
         return writes
 
     def random_batch(self) -> list[int]:

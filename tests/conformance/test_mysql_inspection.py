@@ -126,7 +126,7 @@ DAMAGES = {
         "seal_broken",
     ),
     "a kind that is none": (
-        f"UPDATE message SET kind = 'nonsense' {OF_HIGH} AND seq = 4",
+        f"UPDATE message SET kind = 99 {OF_HIGH} AND seq = 4",
         "unreadable",
     ),
     "a sender that is no text": (
@@ -202,6 +202,12 @@ async def test_damage_is_found_and_named(damage: str, filled: Settings, writer: 
     assert report.counted.members >= 8
 
 
+def in_sql(value: object) -> str:
+    if value is None:
+        return "NULL"
+    return f"x'{value.hex()}'" if isinstance(value, bytes) else f"'{value}'"
+
+
 @pytest.mark.parametrize("table", ["conversation", "message", "member", "idempotency"])
 async def test_a_row_in_the_wrong_database_is_named(
     table: str, filled: Settings, writer: Writer
@@ -210,7 +216,7 @@ async def test_a_row_in_the_wrong_database_is_named(
         pytest.skip("one database holds everything")
     async with database(filled, 1) as there:
         found = await there.query(f"SELECT * FROM {table} WHERE ckey = {HIGH} LIMIT 1")
-    row = ",".join(f"x'{v.hex()}'" if isinstance(v, bytes) else f"'{v}'" for v in found[0])
+    row = ",".join(in_sql(value) for value in found[0])
     async with database(filled, 0) as here:
         await here.query(f"INSERT INTO {table} VALUES ({row})")
     async with MysqlInspection(filled) as hot:

@@ -63,7 +63,7 @@ async def send_canaries(config: Path, url: str, canaries: Sequence[str]) -> None
             if number % 3 == 0:
                 await sender.send_to("carl", canary)
             else:
-                await sender.send("harbour", f"I saw {canary} there")
+                await sender.send("harbour", canary)
         with pytest.raises(NotMember):
             await ann.send("elsewhere", canaries[1])
         await archived(config)
@@ -117,7 +117,8 @@ def test_no_canary_stands_in_any_file_of_any_server(
     host, port = address_of("redis", "127.0.0.1:26379")
     config.write_text(text.replace(f'"{host}:{port}"', f'"{own_redis.address}"'), encoding="utf-8")
     assert run("migrate", "--config", config).returncode == 0
-    run_token = secrets.token_hex(8)
+    # Short, since a longer body is compressed: unsealed, it would not be found either.
+    run_token = secrets.token_hex(4)
     canaries = [f"Canary-{run_token}-{number}" for number in range(CANARIES)]
     control = f"Control-{run_token}"
     with running(config, "--log-level", "debug") as cluster:

@@ -10,11 +10,8 @@ from typing import Final
 import msgspec
 
 from trunkline.core import digest as digests
-from trunkline.core.envelope import (
-    entry_associated_data,
-    name_associated_data,
-    pack_body,
-)
+from trunkline.core.bodies import pack_body
+from trunkline.core.envelope import entry_associated_data, name_associated_data
 from trunkline.core.recent import Recent
 from trunkline.core.sealing import Cipher
 from trunkline.errors import (
@@ -140,9 +137,10 @@ _SEALS_KEPT: Final = 65_536
 class _Seals:
     """What a conversation's entries are sealed and hashed with."""
 
-    __slots__ = ("cipher", "entry_hash", "id_bytes", "wrapped_key")
+    __slots__ = ("cipher", "compress", "entry_hash", "id_bytes", "wrapped_key")
 
-    def __init__(self, conversation: Conversation, cipher: Cipher) -> None:
+    def __init__(self, conversation: Conversation, cipher: Cipher, *, compress: bool) -> None:
+        self.compress = compress
         self.wrapped_key = conversation.wrapped_key
         self.cipher = cipher
         self.id_bytes = conversation.id.encode()
@@ -202,7 +200,7 @@ class _Work:
         entry_hash = seals.entry_hash(seq, sender, kind, time_ms, content_type, body, refers_to)
         self.digest = digests.add(self.digest, entry_hash)
         sealed = seals.cipher.seal(
-            pack_body(content_type, body),
+            pack_body(content_type, body, compress=seals.compress),
             entry_associated_data(
                 seals.id_bytes, seq, sender, client_message_id, kind, time_ms, refers_to
             ),
@@ -271,8 +269,15 @@ class _Work:
 class AppendPlanner:
     """Decides batches. `cipher_of` opens a wrapped data key."""
 
-    def __init__(self, cipher_of: Callable[[bytes], Cipher], *, group_members: int) -> None:
+    def __init__(
+        self,
+        cipher_of: Callable[[bytes], Cipher],
+        *,
+        group_members: int,
+        compress_bodies: bool = True,
+    ) -> None:
         self._cipher_of = cipher_of
+        self._compress_bodies = compress_bodies
         self._group_members = group_members
         self._seals: Recent[ConversationId, _Seals] = Recent(_SEALS_KEPT)
 
@@ -328,7 +333,11 @@ class AppendPlanner:
     def _seals_of(self, conversation: Conversation) -> _Seals:
         seals = self._seals.get(conversation.id)
         if seals is None or seals.wrapped_key != conversation.wrapped_key:
-            seals = _Seals(conversation, self._cipher_of(conversation.wrapped_key))
+            seals = _Seals(
+                conversation,
+                self._cipher_of(conversation.wrapped_key),
+                compress=self._compress_bodies,
+            )
             self._seals.put(conversation.id, seals)
         return seals
 

@@ -15,10 +15,11 @@ import msgspec
 from trunkline.core import digest as digests
 from trunkline.core.appending import MembershipBody
 from trunkline.core.auditing import Problem
-from trunkline.core.envelope import entry_associated_data, unpack_body
+from trunkline.core.bodies import unpack_body
+from trunkline.core.envelope import entry_associated_data
 from trunkline.core.sealing import Cipher
 from trunkline.core.segments import OpenedSegment
-from trunkline.errors import SealBroken
+from trunkline.errors import DataDamaged
 from trunkline.model import (
     NO_DIGEST,
     ClientMessageId,
@@ -269,7 +270,7 @@ class Walk:
                     ),
                 )
             )  # fmt: skip
-        except (SealBroken, struct.error):  # values that fit no row are none of ours
+        except (DataDamaged, struct.error):  # values that fit no row are none of ours
             self._report("seal_broken", f"Entry {seq} does not open as what its row says.")
             return None, row.entry_hash
         entry_hash = self._entry_hash(seq, sender, kind, time_ms, content_type, body, refers_to)

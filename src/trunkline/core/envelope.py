@@ -8,9 +8,9 @@ moved to another row is refused (DESIGN section 8).
 from struct import Struct
 from typing import Final
 
+from trunkline.core.bodies import unpack_body
 from trunkline.core.digest import to_bytes
 from trunkline.model import (
-    TEXT,
     ClientMessageId,
     ConversationId,
     Digest,
@@ -27,7 +27,6 @@ _WRAPPED: Final = Struct(">BI")
 WRAPPED_HEADER_BYTES: Final = _WRAPPED.size
 _ENTRY: Final = Struct(">2sQQqHHHH")
 _SEGMENT: Final = Struct(">2sQQ16s")
-_PACKED_TEXT: Final = bytes((len(TEXT),)) + TEXT.encode()
 
 
 def wrapped_header(kek_id: int) -> bytes:
@@ -101,20 +100,6 @@ def segment_associated_data(
 def name_associated_data(conversation: ConversationId) -> bytes:
     """Associated data of a conversation's name."""
     return HEADER + b"name:" + conversation.encode()
-
-
-def pack_body(content_type: str, body: str) -> bytes:
-    """The plaintext of an entry: length of the content type (1 byte), the type, the body."""
-    type_bytes = content_type.encode()
-    return bytes((len(type_bytes),)) + type_bytes + body.encode()
-
-
-def unpack_body(plaintext: bytes) -> tuple[str, str]:
-    """Content type and body; the inverse of `pack_body`."""
-    if plaintext.startswith(_PACKED_TEXT):
-        return TEXT, plaintext[len(_PACKED_TEXT) :].decode()
-    end = 1 + plaintext[0]
-    return plaintext[1:end].decode(), plaintext[end:].decode()
 
 
 def opened(entry: StoredEntry, plaintext: bytes) -> Entry:

@@ -91,7 +91,11 @@ class Backbone:
                 sweep_seconds=settings.sweep_seconds,
             )  # fmt: skip
             fanout = self._crossing.fanout
-        self._planner = AppendPlanner(sealer.cipher, group_members=settings.group_members)
+        self._planner = AppendPlanner(
+            sealer.cipher,
+            group_members=settings.group_members,
+            compress_bodies=settings.compress_bodies,
+        )
         self.append = AppendService(
             hot, self._planner, fanout, after, clock, metrics,
             lanes=stores.lanes, lane_of=stores.lane_of,

@@ -17,6 +17,13 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frame_bytes: Annotated[
         Positive, msgspec.Meta(description="Largest frame that a client may send.")
     ] = 1024 * 1024
+    compress_bodies: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Whether new bodies are compressed before they are sealed. "
+            "Either kind is read at any time."
+        ),
+    ] = True
     name_bytes: Annotated[Positive, msgspec.Meta(description="Longest name of a conversation.")] = (
         256
     )

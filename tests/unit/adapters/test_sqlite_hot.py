@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -65,7 +66,7 @@ async def test_a_full_disk_refuses_changes_nothing_and_recovers_by_itself(
     async with opened() as stores:
         await writer.append(stores.hot, writer.create("g", "ann", "c"))
         stores._journal.limit_pages(1)
-        big = writer.message("g", "ann", "m", "x" * 100_000)
+        big = writer.message("g", "ann", "m", secrets.token_hex(100_000))
         with pytest.raises(StorageFull):
             await writer.append(stores.hot, big)
         assert (await view(stores.hot, "ann", "g"))[0].head == 1
@@ -209,7 +210,9 @@ async def test_a_clean_close_leaves_everything_in_the_tables_and_no_log(
 ) -> None:
     async with opened() as stores:
         await fill_group(writer, stores.hot)
-        await writer.append(stores.hot, writer.message("g", "ann", "big", "x" * 500_000))
+        await writer.append(
+            stores.hot, writer.message("g", "ann", "big", secrets.token_hex(500_000))
+        )
     assert (tmp_path / "data" / "journal.db").stat().st_size < 100_000
     left = {p.name for p in (tmp_path / "data").iterdir()}
     assert left == {"format", "lock", "journal.db", "tables.db", "cold.db"}

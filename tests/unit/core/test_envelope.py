@@ -17,14 +17,13 @@ from core_strategies import (
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from trunkline.core.bodies import pack_body
 from trunkline.core.envelope import (
     associated_data_of,
     entry_associated_data,
     name_associated_data,
     opened,
-    pack_body,
     segment_associated_data,
-    unpack_body,
 )
 from trunkline.errors import SealBroken
 from trunkline.model import ConversationId, Digest, Seq, StoredEntry
@@ -110,8 +109,3 @@ def test_a_name_opens_for_its_conversation_only(
     assume(conversation != other)
     with pytest.raises(SealBroken):
         CIPHER.open(blob, name_associated_data(other))
-
-
-@given(text, text)
-def test_a_body_is_unpacked_as_it_was_packed(content_type: str, body: str) -> None:
-    assert unpack_body(pack_body(content_type, body)) == (content_type, body)

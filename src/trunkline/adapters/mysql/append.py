@@ -32,9 +32,9 @@ from trunkline.core.appending import (
     move_markers,
     sent_markers,
 )
+from trunkline.core.compact import long_id, short_id
 from trunkline.core.ids import shard_hash
 from trunkline.model import (
-    ClientMessageId,
     Conversation,
     ConversationId,
     ConversationKey,
@@ -250,14 +250,13 @@ class AppendTransaction:
 
 def _claims(decision: Decision) -> list[str]:
     """The idempotency rows, in key order."""
-    values = sorted(
-        (write.conversation.key, entry.sender, entry.client_message_id, known_id_row(key, entry))
+    claims = sorted(
+        (write.conversation.key, entry.sender, entry.client_message_id, entry.seq)
         for write in decision.writes
-        for key in (write.conversation.key,)
         for entry in write.entries
         if entry.client_message_id
     )
-    return [row for *_, row in values]
+    return [known_id_row(*claim) for claim in claims]
 
 
 def inserts(name: str, values: Sequence[str]) -> list[str]:
@@ -322,11 +321,11 @@ def _members_by_conversation(conversations: Conversations, found: Sequence[Row])
 async def _known(
     connection: Connection, batch: Sequence[Draft], conversations: Conversations
 ) -> KnownIds:
-    asked: dict[tuple[ConversationKey, UserId], set[ClientMessageId]] = defaultdict(set)
+    asked: dict[tuple[ConversationKey, UserId], set[bytes]] = defaultdict(set)
     for draft in batch:
         row = conversations.get(draft.conversation)
         if row is not None:
-            asked[row.key, draft.sender].add(draft.client_message_id)
+            asked[row.key, draft.sender].add(short_id(draft.client_message_id))
     if not asked:
         return {}
     ids = {row.key: row.id for row in conversations.values()}
@@ -336,6 +335,6 @@ async def _known(
     )
     found = await connection.rows(statement("known", lists={"identities": pairs}))
     return {
-        (ids[key], UserId(sender.decode()), ClientMessageId(name.decode())): Seq(seq)
+        (ids[key], UserId(sender.decode()), long_id(name)): Seq(seq)
         for key, sender, name, seq in found
     }

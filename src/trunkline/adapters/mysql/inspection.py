@@ -14,10 +14,10 @@ from trunkline.adapters.mysql.rows import conversation_of, entry_of, member_of
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
+from trunkline.core.compact import long_id
 from trunkline.core.ids import SHARDS, shard_hash, shard_of
 from trunkline.errors import DataDamaged, TrunklineError
 from trunkline.model import (
-    ClientMessageId,
     Conversation,
     ConversationId,
     ConversationKey,
@@ -360,8 +360,7 @@ def _user_of(row: Row) -> UserId:
 
 
 def _known_id_of(row: Row) -> KnownId:
-    sender, name = _texts(row[0], row[1])
-    return KnownId(UserId(sender), ClientMessageId(name), Seq(row[2]))
+    return KnownId(_user_of(row), long_id(row[1]), Seq(row[2]))
 
 
 def _listing_of(row: Row) -> Listing:

@@ -9,7 +9,13 @@ from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.literals import bracketed, literals
 from trunkline.adapters.mysql.literals import keys as key_list
-from trunkline.adapters.mysql.rows import conversation_of, conversation_row, entry_row, member_row
+from trunkline.adapters.mysql.rows import (
+    conversation_of,
+    conversation_row,
+    entry_row,
+    known_id_row,
+    member_row,
+)
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.core.ids import shard_of
@@ -96,7 +102,7 @@ class MysqlIntake:
             async for entries in source.entries(key):
                 await insert(connection, "message_insert", [entry_row(key, e) for e in entries])
             async for known in source.known_ids(key):
-                rows = [bracketed((key, k.sender, k.client_message_id, k.seq)) for k in known]
+                rows = [known_id_row(key, k.sender, k.client_message_id, k.seq) for k in known]
                 await insert(connection, "idempotency_insert", rows)
             if conversation.head > conversation.archived_up_to:
                 await insert(connection, "task_insert", [f"({key})"])

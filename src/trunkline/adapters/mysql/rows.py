@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trunkline.adapters.mysql.literals import literal
+from trunkline.core.compact import KIND_NUMBERS, kind_of, long_id, short_id
 from trunkline.core.digest import from_bytes
 from trunkline.errors import DataDamaged
 from trunkline.model import (
@@ -16,7 +17,6 @@ from trunkline.model import (
     ConversationId,
     ConversationKey,
     ConversationKind,
-    Kind,
     Member,
     Seq,
     StoredEntry,
@@ -25,7 +25,7 @@ from trunkline.model import (
 
 Row = Sequence[Any]
 CONVERSATION_COLUMNS = 12
-_KINDS: dict[str, str] = {kind: literal(kind) for kind in (*Kind, *ConversationKind)}
+_KINDS: dict[str, str] = {kind: literal(kind) for kind in ConversationKind}
 
 
 def conversation_of(row: Row) -> Conversation:
@@ -73,8 +73,8 @@ def entry_of(row: Row) -> StoredEntry:
     """The entry of a row without its key."""
     try:
         return StoredEntry(
-            Seq(row[0]), UserId(row[1].decode()), ClientMessageId(row[2].decode()), _kind(row[3]),
-            row[4], Seq(row[5]), row[6], bytes(row[7]), bytes(row[8]), bytes(row[9]),
+            Seq(row[0]), UserId(row[1].decode()), long_id(row[2]), kind_of(row[3]),
+            row[4], Seq(row[5] or 0), row[6], bytes(row[7]), bytes(row[8]), bytes(row[9]),
         )  # fmt: skip
     except UnicodeDecodeError:
         raise DataDamaged(f"Entry {row[0]} is of {row[1]!r} and has the id {row[2]!r}.") from None
@@ -83,16 +83,15 @@ def entry_of(row: Row) -> StoredEntry:
 def entry_row(key: ConversationKey, e: StoredEntry) -> str:
     """The row of an entry in SQL."""
     return (
-        f"({key},{e.seq},x'{e.sender.encode().hex()}',x'{e.client_message_id.encode().hex()}',"
-        f"{_KINDS[e.kind]},{e.time_ms},{e.refers_to},{e.countable},x'{e.entry_hash.hex()}',"
-        f"x'{e.digest.hex()}',x'{e.sealed.hex()}')"
+        f"({key},{e.seq},x'{e.sender.encode().hex()}',x'{short_id(e.client_message_id).hex()}',"
+        f"{KIND_NUMBERS[e.kind]},{e.time_ms},{e.refers_to or 'NULL'},{e.countable},"
+        f"x'{e.entry_hash.hex()}',x'{e.digest.hex()}',x'{e.sealed.hex()}')"
     )
 
 
-def known_id_row(key: ConversationKey, e: StoredEntry) -> str:
+def known_id_row(key: ConversationKey, sender: UserId, name: ClientMessageId, seq: Seq) -> str:
     """The idempotency row of an entry in SQL."""
-    sender, name = e.sender.encode().hex(), e.client_message_id.encode().hex()
-    return f"({key},x'{sender}',x'{name}',{e.seq})"
+    return f"({key},x'{sender.encode().hex()}',x'{short_id(name).hex()}',{seq})"
 
 
 def _conversation_kind(column: bytes) -> ConversationKind:
@@ -100,10 +99,3 @@ def _conversation_kind(column: bytes) -> ConversationKind:
         return ConversationKind(column.decode())
     except ValueError:
         raise DataDamaged(f"The database holds a conversation of kind {column!r}.") from None
-
-
-def _kind(column: bytes) -> Kind:
-    try:
-        return Kind(column.decode())
-    except ValueError:
-        raise DataDamaged(f"The database holds an entry of kind {column!r}.") from None

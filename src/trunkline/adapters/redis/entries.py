@@ -10,17 +10,12 @@ from typing import Final
 import msgspec
 
 from trunkline.core import digest as digests
-from trunkline.model import ClientMessageId, Kind, Seq, StoredEntry, UserId
-
-_KINDS: Final = (Kind.MESSAGE, Kind.CREATED, Kind.JOINED, Kind.LEFT, Kind.RENAMED)
-"""A kind's number is its place: only ever append here."""
-_KIND_NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
-_UUID_BYTES: Final = 16
-_BARE_CHARACTERS: Final = 32
-_HYPHENED_CHARACTERS: Final = 36
+from trunkline.core.compact import KIND_NUMBERS, kind_of, long_id, short_id
+from trunkline.errors import DataDamaged
+from trunkline.model import Seq, StoredEntry, UserId
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str, object, int, int, int, int, bytes]).decode
+_decode = msgspec.msgpack.Decoder(tuple[str, bytes, int, int, int, int, bytes]).decode
 
 
 class Unreadable(Exception):
@@ -32,8 +27,8 @@ def encode(entry: StoredEntry) -> bytes:
     return entry.digest + _encode(
         (
             entry.sender,
-            _short(entry.client_message_id),
-            _KIND_NUMBERS[entry.kind],
+            short_id(entry.client_message_id),
+            KIND_NUMBERS[entry.kind],
             entry.time_ms,
             entry.refers_to,
             entry.countable,
@@ -60,11 +55,11 @@ def decode(stored: Sequence[bytes], after: int, digest_before: bytes) -> list[St
             )
             entries.append(
                 StoredEntry(
-                    Seq(seq), UserId(sender), _long(short), _KINDS[kind], time_ms,
+                    Seq(seq), UserId(sender), long_id(short), kind_of(kind), time_ms,
                     Seq(refers_to), countable, entry_hash, digest, sealed,
                 )
             )  # fmt: skip
-    except (msgspec.MsgspecError, IndexError) as error:
+    except (msgspec.MsgspecError, DataDamaged, UnicodeDecodeError) as error:
         raise Unreadable(str(error)) from None
     return entries
 
@@ -76,29 +71,3 @@ def digest_before(entry: StoredEntry) -> bytes:
 
 
 _MASK: Final = (1 << 8 * digests.DIGEST_BYTES) - 1
-
-
-def _short(message_id: str) -> str | bytes:
-    """A UUID as its 16 bytes, with a zero before them if it had hyphens; else as it is."""
-    length = len(message_id)
-    if length != _BARE_CHARACTERS and length != _HYPHENED_CHARACTERS:
-        return message_id
-    try:
-        short = bytes.fromhex(message_id.replace("-", ""))
-    except ValueError:
-        return message_id
-    if length == _HYPHENED_CHARACTERS:
-        short = b"\0" + short
-    # Capitals, or hyphens elsewhere, would not come back.
-    return short if _long(short) == message_id else message_id
-
-
-def _long(short: object) -> ClientMessageId:
-    if not isinstance(short, bytes):
-        return ClientMessageId(str(short))
-    digits = short.hex()
-    if len(short) == _UUID_BYTES:
-        return ClientMessageId(digits)
-    return ClientMessageId(
-        f"{digits[2:10]}-{digits[10:14]}-{digits[14:18]}-{digits[18:22]}-{digits[22:]}"
-    )

@@ -1,4 +1,5 @@
 -- Version 1 of a hot database. Ids are bytes: the usual collations hold `José` and `jose` equal.
+-- A client message id is in its short form, an entry's kind is a number (core/compact.py).
 CREATE TABLE IF NOT EXISTS conversation (
     ckey BIGINT UNSIGNED NOT NULL PRIMARY KEY,
     id VARBINARY(200) NOT NULL UNIQUE,
@@ -19,9 +20,9 @@ CREATE TABLE IF NOT EXISTS message (
     seq BIGINT UNSIGNED NOT NULL,
     sender VARBINARY(64) NOT NULL,
     client_message_id VARBINARY(64) NOT NULL,
-    kind VARBINARY(16) NOT NULL,
+    kind TINYINT UNSIGNED NOT NULL,
     time_ms BIGINT NOT NULL,
-    refers_to BIGINT UNSIGNED NOT NULL,
+    refers_to BIGINT UNSIGNED,
     countable BIGINT UNSIGNED NOT NULL,
     entry_hash BINARY(16) NOT NULL,
     digest BINARY(16) NOT NULL,
