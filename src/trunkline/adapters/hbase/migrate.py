@@ -4,6 +4,8 @@ import asyncio
 import random
 from typing import Final
 
+import msgspec
+
 import trunkline.adapters.hbase.rows as rows
 from trunkline.adapters.hbase.idl import idl
 from trunkline.adapters.hbase.layout import (
@@ -20,6 +22,8 @@ from trunkline.errors import ConfigInvalid, TierUnavailable
 # A region takes some tens of milliseconds; on a busy cluster much longer.
 _CREATE_SECONDS: Final = 120.0
 _READY_SECONDS: Final = 60.0
+_CALL_SECONDS: Final = 10.0
+"""No message waits for a migration: less would only make it fail while HBase has much to do."""
 _PAUSE_SECONDS: Final = 0.2
 
 
@@ -32,6 +36,9 @@ async def migrate_hbase(settings: Settings, chance: random.Random | None = None)
     not answer.
     """
     name = settings.table
+    settings = msgspec.structs.replace(
+        settings, call_seconds=max(settings.call_seconds, _CALL_SECONDS)
+    )
     async with connected(settings, chance or random.Random()) as pool:
         version = await layout_of(pool, name)
         if version == 0:
