@@ -1,12 +1,14 @@
 """The combining writer of one lane: whatever waits becomes one transaction (DESIGN section 3).
 
 While one batch commits, the next gathers; no timer is needed. A conversation that another
-worker holds goes on in a second, patient writer, so that it holds up no other.
+worker holds goes on in a second, patient writer, so that it holds up no other. It stays there as
+long as workers meet at it, and before each of its batches one of the other conversations' goes:
+what waits meanwhile makes its next batch larger, and takes less of everybody's time.
 """
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import structlog
 
@@ -22,6 +24,8 @@ from trunkline.services.metrics import Metrics
 _log = structlog.get_logger("trunkline.append")
 _SETTLE_SECONDS = (0.5, 30.0)
 """First and longest pause before an unknown outcome is asked for, if no draft comes."""
+_CONTENDED_SECONDS = 0.1
+"""So long after another worker was met at a conversation it is taken to be still there."""
 
 Begin = Callable[[], Awaitable[Lease | None]]
 Committed = Callable[[Sequence[Item], Decision, Lease | None], Awaitable[None]]
@@ -68,6 +72,9 @@ class Lane:
         self._patient_queue: deque[Item] = deque()
         self._patient_wake = asyncio.Event()
         self._held: Counter[ConversationId] = Counter()
+        self._contended_until: dict[ConversationId, float] = {}
+        self._quick_busy = False
+        self._quick_turn = asyncio.Event()
         self._draining = False
         self._quick_ended = False
         self._unknown: Unknown = {}
@@ -106,8 +113,11 @@ class Lane:
             # One turn of the loop, so that every frame readable now joins the batch.
             await asyncio.sleep(0)
             while self._queue:
+                self._quick_busy = True
                 if items := self._take():
                     await self._commit(items, wait=False)
+                self._quick_busy = False
+                self._quick_turn.set()
             if self._draining:
                 return
 
@@ -116,6 +126,7 @@ class Lane:
             await self._patient_wake.wait()
             self._patient_wake.clear()
             while self._patient_queue:
+                await self._give_way()
                 queue = self._patient_queue
                 items = [queue.popleft() for _ in range(min(len(queue), self._batch_drafts))]
                 self.batches += 1
@@ -123,6 +134,12 @@ class Lane:
                 self._held -= Counter(draft.conversation for draft, _ in items)
             if self._quick_ended:
                 return
+
+    async def _give_way(self) -> None:
+        """Lets a batch of the quick writer go first, if it has any."""
+        if self._quick_busy or self._queue:
+            self._quick_turn.clear()
+            await self._quick_turn.wait()
 
     async def _drafts_wait(self) -> None:
         """Returns once there are drafts; what is unknown is settled meanwhile."""
@@ -140,12 +157,22 @@ class Lane:
         taken = [queue.popleft() for _ in range(min(len(queue), self._batch_drafts))]
         self._metrics.append_batch.observe(len(taken))
         self.batches += 1
-        if self._held:
-            held = [item for item in taken if item[0].conversation in self._held]
+        if patient := self._patient_conversations():
+            held = [item for item in taken if item[0].conversation in patient]
             if held:
                 self._hand_on(held)
-                taken = [item for item in taken if item[0].conversation not in self._held]
+                taken = [item for item in taken if item[0].conversation not in patient]
         return taken
+
+    def _patient_conversations(self) -> Collection[ConversationId]:
+        """Those of which drafts wait for the patient writer, or whose next would have to."""
+        if not self._contended_until:
+            return self._held
+        now = self._clock.monotonic()
+        self._contended_until = {
+            name: until for name, until in self._contended_until.items() if until > now
+        }
+        return self._held.keys() | self._contended_until.keys()
 
     def _hand_on(self, items: Sequence[Item]) -> None:
         """Gives drafts to the patient writer; later ones of their conversations follow them."""
@@ -194,6 +221,9 @@ class Lane:
         contended = [item for item, outcome in paired if isinstance(outcome, Contended)]
         if not contended:
             return items, decision
+        until = self._clock.monotonic() + _CONTENDED_SECONDS
+        for draft, _ in contended:
+            self._contended_until[draft.conversation] = until
         self._hand_on(contended)
         decided = [pair for pair in paired if not isinstance(pair[1], Contended)]
         return (

@@ -27,22 +27,31 @@ def draft(conversation: ConversationId, number: int) -> Draft:
 
 
 class HeldHot:
-    """A hot store in which another worker holds one conversation until it lets go."""
+    """A hot store in which another worker holds one conversation until it lets go.
+
+    What does not wait for it goes on while `goes` is set.
+    """
 
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
+        self.goes = asyncio.Event()
+        self.goes.set()
         self.fails: TrunklineError | None = None
         self.stored: list[str] = []
         self.batches: list[int] = []
+        self.waited: list[bool] = []
         self.events: list[str] = []
 
     async def append(self, batch: Sequence[Draft], decide: Decide, *, wait: bool) -> Decision:
         self.batches.append(len(batch))
+        self.waited.append(wait)
         self.events.append("append")
         if wait:
             await self.let_go.wait()
             if self.fails is not None:
                 raise self.fails
+        else:
+            await self.goes.wait()
         await asyncio.sleep(0)
         outcomes: list[Outcome] = []
         for one in batch:
@@ -61,8 +70,9 @@ class Running:
         self.hot = HeldHot()
         self.answered: list[str] = []
         self.refused: list[str] = []
+        self.clock = SteppedClock()
         self.lane = Lane(
-            self.hot, None, SteppedClock(), Metrics(),  # type: ignore[arg-type]
+            self.hot, None, self.clock, Metrics(),  # type: ignore[arg-type]
             begin=self._begin, committed=self._committed, refuse=self._refuse,
             settled=self._settled, queue_drafts=100, batch_drafts=4,
         )  # fmt: skip
@@ -125,10 +135,36 @@ async def test_what_waited_in_vain_is_refused_and_the_next_is_quick_again(runnin
         running.hot.let_go.set()
         await turns()
         assert running.refused == ["held 0"]
+        running.hot.fails = None
         running.submit(draft(HELD, 1))
         await turns()
-        assert running.answered == ["held 1"]
+        running.clock.advance(1.0)
+        running.submit(draft(HELD, 2))
+        await turns()
+        assert running.answered == ["held 1", "held 2"]
+        assert running.hot.waited == [False, True, True, False]
         running.lane.drain()
+
+
+async def test_a_contended_conversation_lets_a_batch_of_the_others_go_first(
+    running: Running,
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running.lane.run())
+        running.submit(draft(HELD, 0))
+        await turns()
+        running.hot.let_go.set()
+        await turns()
+        running.hot.goes.clear()
+        running.submit(draft(HELD, 1), draft(FREE, 1))
+        await turns()
+        assert running.hot.waited == [False, True, False]
+        running.submit(draft(HELD, 2))
+        running.hot.goes.set()
+        await turns()
+        running.lane.drain()
+    assert running.hot.waited == [False, True, False, True]
+    assert running.hot.batches == [1, 1, 1, 2]
 
 
 async def test_draining_waits_for_what_is_held(running: Running) -> None:
