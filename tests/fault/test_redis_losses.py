@@ -17,7 +17,7 @@ from redis_server import PrivateRedis, until
 
 SHORT_ROUNDS = 10
 """With fewer rounds than this a pause is short, too."""
-PAUSE_SECONDS = (2.0, 10.0)
+PAUSE_SECONDS = (5.0, 10.0)
 WORKERS = 2
 
 pytestmark = pytest.mark.timeout(7200)
