@@ -131,9 +131,6 @@ async def test_endpoints_go_on_with_the_cluster_and_pull_only_what_is_new(
     assert now["entries"] == was["entries"] + 1
 
 
-MOST_CUTS = 5
-
-
 @pytest.mark.timeout(300)
 def test_a_move_that_is_killed_anywhere_goes_on_and_shows_nothing_half(
     tmp_path: Path, config: Path
@@ -146,7 +143,7 @@ def test_a_move_that_is_killed_anywhere_goes_on_and_shows_nothing_half(
     asyncio.run(forget_half(settings, whole))
     kept = len(asyncio.run(there(settings)))
     cut: set[int] = set()
-    for _ in range(12):
+    for _ in range(20):
         with started("migrate-data", data, "--config", config, "--resume") as process:
             while process.poll() is None and len(asyncio.run(there(settings))) == kept:
                 time.sleep(random.uniform(0, 0.02))
@@ -157,8 +154,6 @@ def test_a_move_that_is_killed_anywhere_goes_on_and_shows_nothing_half(
         if kept == len(whole):
             break
         cut.add(kept)
-        if len(cut) == MOST_CUTS:
-            break
     assert cut, "every run came to its end before it was killed"
     report = run_json("migrate-data", data, "--config", config, "--resume")
     assert (report["kept"], report["mismatches"]) == (kept, [])

@@ -26,14 +26,16 @@ from trunkline.model import JSON, TEXT
 _LEVEL: Final = 1
 _WORTH_BYTES: Final = 24
 """Of shorter bodies hardly any becomes smaller."""
-_CODED: Final = (TEXT, JSON)
-_FIRST_CODE: Final = 240
-_COMPRESSED: Final = 8
-_PREFIXES: Final = {name: bytes((_FIRST_CODE + n,)) for n, name in enumerate(_CODED)}
-_COMPRESSED_PREFIXES: Final = {
-    name: bytes((_FIRST_CODE + _COMPRESSED + n,)) for n, name in enumerate(_CODED)
+_PACKINGS: Final[dict[int, tuple[str | None, bool]]] = {
+    240: (TEXT, False),
+    241: (JSON, False),
+    248: (TEXT, True),
+    249: (JSON, True),
+    250: (None, True),
 }
-_COMPRESSED_OTHER: Final = bytes((_FIRST_CODE + _COMPRESSED + len(_CODED),))
+"""By first byte: the content type, none if it is spelled out; whether the body is compressed."""
+_FIRST_CODE: Final = min(_PACKINGS)
+_CODES: Final = {packing: bytes((code,)) for code, packing in _PACKINGS.items()}
 
 _dictionary = zstandard.ZstdCompressionDict(DICTIONARY)
 _dictionary.precompute_compress(level=_LEVEL)
@@ -64,33 +66,34 @@ _contexts = _Contexts()
 def pack_body(content_type: str, body: str, *, compress: bool = True) -> bytes:
     """The plaintext of an entry; `compress` makes the body smaller where that can be."""
     data = body.encode()
+    compressed = False
     if compress and len(data) >= _WORTH_BYTES:
-        compressed = _contexts.compress(data)
-        if len(compressed) < len(data):
-            prefix = _COMPRESSED_PREFIXES.get(content_type)
-            return (prefix or _COMPRESSED_OTHER + _spelled(content_type)) + compressed
-    return (_PREFIXES.get(content_type) or _spelled(content_type)) + data
+        smaller = _contexts.compress(data)
+        if len(smaller) < len(data):
+            data, compressed = smaller, True
+    code = _CODES.get((content_type, compressed))
+    if code is None:
+        code = (_CODES[None, True] if compressed else b"") + _spelled(content_type)
+    return code + data
 
 
 def unpack_body(plaintext: bytes) -> tuple[str, str]:
     """Content type and body; raises `DataDamaged` if the packing is one of a newer version."""
-    code = plaintext[0] - _FIRST_CODE
-    if code < 0:
+    code = plaintext[0]
+    if code < _FIRST_CODE:
         content_type, data = _with_type(plaintext)
         return content_type, data.decode()
-    if code < len(_CODED):
-        return _CODED[code], plaintext[1:].decode()
-    code -= _COMPRESSED
-    if not 0 <= code <= len(_CODED):
-        raise DataDamaged(f"A body is packed in a way that is not known here: {plaintext[0]}.")
-    if code < len(_CODED):
-        content_type, data = _CODED[code], plaintext[1:]
-    else:
-        content_type, data = _with_type(plaintext[1:])
-    try:
-        return content_type, _contexts.decompress(data).decode()
-    except zstandard.ZstdError as error:
-        raise DataDamaged(f"A body does not decompress: {error}.") from None
+    if code not in _PACKINGS:
+        raise DataDamaged(f"A body is packed in a way that is not known here: {code}.")
+    coded, compressed = _PACKINGS[code]
+    data = plaintext[1:]
+    content_type, data = _with_type(data) if coded is None else (coded, data)
+    if compressed:
+        try:
+            data = _contexts.decompress(data)
+        except zstandard.ZstdError as error:
+            raise DataDamaged(f"A body does not decompress: {error}.") from None
+    return content_type, data.decode()
 
 
 def _spelled(content_type: str) -> bytes:

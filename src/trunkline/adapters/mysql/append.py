@@ -251,7 +251,7 @@ class AppendTransaction:
 def _claims(decision: Decision) -> list[str]:
     """The idempotency rows, in key order."""
     claims = sorted(
-        (write.conversation.key, entry.sender, entry.client_message_id, entry.seq)
+        (write.conversation.key, entry.sender, short_id(entry.client_message_id), entry.seq)
         for write in decision.writes
         for entry in write.entries
         if entry.client_message_id

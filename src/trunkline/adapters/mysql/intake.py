@@ -18,6 +18,7 @@ from trunkline.adapters.mysql.rows import (
 )
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
+from trunkline.core.compact import short_id
 from trunkline.core.ids import shard_of
 from trunkline.errors import ShardMoved, TargetNotEmpty
 from trunkline.model import Conversation, ConversationKey, OffsetMove, UserId
@@ -102,7 +103,9 @@ class MysqlIntake:
             async for entries in source.entries(key):
                 await insert(connection, "message_insert", [entry_row(key, e) for e in entries])
             async for known in source.known_ids(key):
-                rows = [known_id_row(key, k.sender, k.client_message_id, k.seq) for k in known]
+                rows = [
+                    known_id_row(key, k.sender, short_id(k.client_message_id), k.seq) for k in known
+                ]
                 await insert(connection, "idempotency_insert", rows)
             if conversation.head > conversation.archived_up_to:
                 await insert(connection, "task_insert", [f"({key})"])

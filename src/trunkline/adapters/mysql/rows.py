@@ -12,7 +12,6 @@ from trunkline.core.compact import KIND_NUMBERS, kind_of, long_id, short_id
 from trunkline.core.digest import from_bytes
 from trunkline.errors import DataDamaged
 from trunkline.model import (
-    ClientMessageId,
     Conversation,
     ConversationId,
     ConversationKey,
@@ -89,9 +88,9 @@ def entry_row(key: ConversationKey, e: StoredEntry) -> str:
     )
 
 
-def known_id_row(key: ConversationKey, sender: UserId, name: ClientMessageId, seq: Seq) -> str:
-    """The idempotency row of an entry in SQL."""
-    return f"({key},x'{sender.encode().hex()}',x'{short_id(name).hex()}',{seq})"
+def known_id_row(key: ConversationKey, sender: UserId, short: bytes, seq: Seq) -> str:
+    """The idempotency row of an entry in SQL, its client message id in its short form."""
+    return f"({key},x'{sender.encode().hex()}',x'{short.hex()}',{seq})"
 
 
 def _conversation_kind(column: bytes) -> ConversationKind:

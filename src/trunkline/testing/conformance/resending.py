@@ -54,6 +54,24 @@ class ResendingSuite:
             )
             assert [known_seq_of(outcome) for outcome in again] == [2, 3]
 
+    async def test_ids_that_a_store_may_keep_in_short_are_known_again_and_never_mixed_up(
+        self, make_store: StoreMaker, writer: Writer
+    ) -> None:
+        """UUIDs with and without hyphens, in capitals, and what only looks like one."""
+        bare = "0192f0c1d2e37a45b6c7d8e9f0a1b2c3"
+        hyphened = "0192f0c1-d2e3-7a45-b6c7-d8e9f0a1b2c3"
+        ids = [bare, hyphened, bare.upper(), hyphened.upper(), hyphened.replace("-", " "), "0" * 36]
+        async with make_store() as stores:
+            await writer.append(stores.hot, writer.create("g", "ann", "c"))
+            first = await writer.append(stores.hot, *(writer.message("g", "ann", i) for i in ids))
+            assert [seq_of(outcome) for outcome in first] == [2, 3, 4, 5, 6, 7]
+        async with make_store() as stores:
+            again = await writer.append(stores.hot, *(writer.message("g", "ann", i) for i in ids))
+            assert [known_seq_of(outcome) for outcome in again] == [2, 3, 4, 5, 6, 7]
+            row, _ = await view(stores.hot, "ann", "g")
+            kept = [entry.client_message_id for entry in await read_all(stores.hot, row)]
+            assert kept[1:] == ids
+
     async def test_a_resend_after_the_trim_returns_the_first_seq(
         self, make_store: StoreMaker, writer: Writer
     ) -> None:
