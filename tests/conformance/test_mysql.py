@@ -14,12 +14,11 @@ from databases import LaterTasks, Leases, database, emptied, everywhere
 from trunkline.adapters.keyring import KeyringSealer
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.mysql import append as appending
-from trunkline.adapters.mysql.migrate import migrate, newest_version, version
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import open_mysql
 from trunkline.core.appending import Refused
 from trunkline.core.ids import single_conversation_id
-from trunkline.errors import KeyringBehind, StorageUnavailable, StoreNewer
+from trunkline.errors import KeyringBehind, StorageUnavailable
 from trunkline.model import NO_SEQ, UserId
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.generations import Generations
@@ -123,28 +122,6 @@ class TestWrappedKeys(WrappedKeysSuite):
     @pytest.fixture
     def make_keys(self, make_store: MysqlMaker) -> MysqlMaker:
         return make_store
-
-
-async def test_a_migration_runs_once_also_from_many_places(server: Settings) -> None:
-    async with database(server) as opened:
-        await opened.query("DROP TABLE schema_version")
-        made = await asyncio.gather(*(migrate(opened) for _ in range(4)))
-        assert sorted(made) == [[], [], [], [newest_version()]]
-        assert await version(opened) == newest_version()
-
-
-async def test_a_schema_of_a_newer_version_is_refused(server: Settings) -> None:
-    newer = newest_version() + 1
-    async with database(server) as opened:
-        try:
-            await opened.query(f"INSERT INTO schema_version VALUES ({newer})")
-            with pytest.raises(StoreNewer, match=str(newer)):
-                async with open_mysql(server, SteppedClock()):
-                    pass
-            with pytest.raises(StoreNewer, match="nothing was changed"):
-                await migrate(opened)
-        finally:
-            await opened.query(f"DELETE FROM schema_version WHERE version = {newer}")
 
 
 async def test_two_workers_write_one_conversation_without_a_hole_or_a_double(

@@ -169,12 +169,15 @@ DAMAGES = {
         "file_damaged",
     ),
     "an epoch deleted": ("DELETE FROM shard WHERE shard = 1023", "file_damaged"),
-    "tables of another version": ("INSERT INTO schema_version VALUES (99)", "file_damaged"),
+    "tables of another version": (
+        "INSERT INTO schema_step (version, phase) VALUES (99, 'after')",
+        "file_damaged",
+    ),
     "a table that is gone": ("RENAME TABLE endpoint_offset TO gone", "unreadable"),
 }
 MENDED = {
     "an epoch deleted": "INSERT INTO shard (shard, epoch) VALUES (1023, 1)",
-    "tables of another version": "DELETE FROM schema_version WHERE version = 99",
+    "tables of another version": "DELETE FROM schema_step WHERE version = 99",
     "a table that is gone": "RENAME TABLE gone TO endpoint_offset",
 }
 

@@ -71,11 +71,17 @@ def own_databases(servers: Settings, name: str) -> Settings:
     return msgspec.structs.replace(servers, databases=own)
 
 
-async def made_anew(servers: Settings) -> Settings:
-    """Empty databases with tables, named after the process, so that many may run."""
-    name = "trunkline_test_" + re.sub(r"\W", "", os.environ.get("PYTEST_XDIST_WORKER", "main"))
+async def made_empty(servers: Settings, purpose: str = "test") -> Settings:
+    """Databases without tables, named after the process, so that many may run."""
+    worker = re.sub(r"\W", "", os.environ.get("PYTEST_XDIST_WORKER", "main"))
+    name = f"trunkline_{purpose}_{worker}"
     await everywhere(servers, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
-    settings = own_databases(servers, name)
+    return own_databases(servers, name)
+
+
+async def made_anew(servers: Settings) -> Settings:
+    """Empty databases with tables."""
+    settings = await made_empty(servers)
     await migrate_mysql(settings, lambda: b"sentinel")
     return settings
 

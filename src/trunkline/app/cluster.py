@@ -17,6 +17,7 @@ from trunkline.adapters.jwt import JwtAuthenticator
 from trunkline.adapters.keyring import KeyringSealer
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.mysql.inspection import MysqlInspection
+from trunkline.adapters.mysql.migrate import Migrated
 from trunkline.adapters.mysql.stores import (
     MysqlStores,
     agreed_sentinel,
@@ -56,12 +57,13 @@ class Tiers(msgspec.Struct, frozen=True):
         return [*self.hot.readings(), *self.cold.readings()]
 
 
-async def migrate(config: Config) -> list[tuple[str, list[int]]]:
+async def migrate(config: Config, *, after: bool = False) -> list[tuple[str, Migrated]]:
     """Makes the deployment's keys if it has none yet, and makes or upgrades the tables.
 
     Keys that a further machine lacks are not made: they would be others than the deployment's.
 
-    Returns each place with the versions that were made there. Raises `StoreNewer`,
+    `after`: no worker of an older version runs any more. Returns each place with the steps that
+    were made there and those that wait for `after`. Raises `StoreNewer`,
     `StorageUnavailable`, `KeyringMissing`, `KeyringWrong`.
     """
     first = await agreed_sentinel(config.mysql) is None
@@ -69,9 +71,10 @@ async def migrate(config: Config) -> list[tuple[str, list[int]]]:
     sealer = open_node_sealer(config.data_path, config.keyring, create=first)
     if first:
         open_token_keys(config.data_path, create=True)
-    made = await migrate_mysql(config.mysql, sealer.sentinel)
+    made = await migrate_mysql(config.mysql, sealer.sentinel, after=after)
     hbase = f"{config.hbase.host}:{config.hbase.port}/{config.hbase.table}"
-    made.append((hbase, [LAYOUT] if await migrate_hbase(config.hbase) else []))
+    laid_out = [f"{LAYOUT:04}"] if await migrate_hbase(config.hbase) else []
+    made.append((hbase, Migrated(laid_out, ())))
     async with open_mysql(config.mysql, SystemClock()) as opened:
         sealer.verify_sentinel(await opened.keys.sentinel())
     return made

@@ -13,9 +13,11 @@ from trunkline.cli.output import json_option, write_json, write_lines
     epilog="""\b
 Examples:
   trunkline migrate --config deploy/cluster.toml
+  trunkline migrate --config deploy/cluster.toml --after
 \b
-Run it before the first start and before each upgrade of the workers; twice, or from two
-places at once, is harmless. It never goes backwards: tables of a newer version are refused.
+Run it before the first start and before each upgrade of the workers, which may go on
+meanwhile; with --after once all of them are of the new version. Twice, or from two places at
+once, is harmless. It never goes backwards: tables of a newer version are refused.
 The first run makes the keyring and the token keys in the data directory, unless they are
 there: every machine of the cluster needs the same ones.
 """
@@ -27,8 +29,9 @@ there: every machine of the cluster needs the same ones.
     required=True,
     help="Settings, TOML.",
 )
+@click.option("--after", is_flag=True, help="No worker of an older version runs any more.")
 @json_option
-def migrate(config: Path, as_json: bool) -> None:
+def migrate(config: Path, after: bool, as_json: bool) -> None:
     """Make or upgrade the tables in MySQL and HBase, and agree on the keyring."""
     from trunkline.app.cluster import migrate as migrate_tiers
     from trunkline.cli.logs import configure_logs
@@ -36,15 +39,12 @@ def migrate(config: Path, as_json: bool) -> None:
 
     settings = load(config, os.environ, {})
     configure_logs("warning")
-    made = asyncio.run(migrate_tiers(settings))
+    found = asyncio.run(migrate_tiers(settings, after=after))
     if as_json:
-        write_json(dict(made))
+        write_json({place: migrated._asdict() for place, migrated in found})
         return
-    write_lines(
-        [
-            f"{place}: made version {', '.join(map(str, versions))}"
-            if versions
-            else f"{place}: up to date"
-            for place, versions in made
-        ]
-    )
+    for place, (made, waiting) in found:
+        lines = [f"{place}: " + (f"made {', '.join(made)}" if made else "up to date")]
+        if waiting:
+            lines.append(f"{place}: with --after: {', '.join(waiting)}")
+        write_lines(lines)

@@ -18,12 +18,14 @@ Row = tuple[Any, ...]
 # Lock wait timeout, deadlock, "record has changed since last read" (MariaDB): tried again.
 _CONTENDED: Final = frozenset({1020, 1205, 1213})
 _DUPLICATE: Final = 1062
+# Duplicate column, duplicate index; no such column or index to drop.
+_ALREADY_MADE: Final = frozenset({1060, 1061, 1091})
 # Server gone, lost during a query, killed, shut down, idle for too long.
 _LOST: Final = frozenset({1053, 1152, 1158, 1159, 1160, 1161, 1927, 2003, 2006, 2013, 2055, 4031})
 _FULL: Final = frozenset({1021, 1041, 1114, 3675})
 # Wrong key file, no such table, crashed, index or table corrupted, not in the engine.
 _DAMAGED: Final = frozenset({1034, 1146, 1194, 1712, 1877, 1932})
-_GOES_ON: Final = _CONTENDED | _DAMAGED | {_DUPLICATE}
+_GOES_ON: Final = _CONTENDED | _DAMAGED | _ALREADY_MADE | {_DUPLICATE}
 """The statement was refused; the session is as it was."""
 
 
@@ -41,6 +43,10 @@ class DuplicateKey(Exception):
     done = 0
 
 
+class AlreadyMade(Exception):
+    """A change of a table finds what it would add, or misses what it would drop."""
+
+
 class SessionLost(StorageUnavailable):
     """The server closed the session: what was not committed is not stored."""
 
@@ -48,7 +54,8 @@ class SessionLost(StorageUnavailable):
 class Connection:
     """One session. After any error but a duplicate key, contention or damage it is not used again.
 
-    Raises `Contended`, `DuplicateKey`, `DataDamaged`, `StorageFull` or `StorageUnavailable`.
+    Raises `Contended`, `DuplicateKey`, `DataDamaged`, `StorageFull` or `StorageUnavailable`; for
+    a change of tables, which is no transaction's, `AlreadyMade`.
     """
 
     def __init__(self, raw: Any, name: str, answer_seconds: float) -> None:
@@ -157,6 +164,8 @@ def translated(error: Exception, name: str) -> Exception:
         return Contended(str(error))
     if code == _DUPLICATE:
         return DuplicateKey(str(error))
+    if code in _ALREADY_MADE:
+        return AlreadyMade(str(error))
     if code in _FULL:
         return StorageFull()
     if code in _DAMAGED:

@@ -9,7 +9,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from trunkline.adapters.mysql.connection import Connection, Row, connect
-from trunkline.adapters.mysql.migrate import newest_version
+from trunkline.adapters.mysql.migrate import shipped_steps, unfit, versions_of
 from trunkline.adapters.mysql.rows import conversation_of, entry_of, member_of
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
 from trunkline.adapters.mysql.shards import ShardMap
@@ -51,7 +51,7 @@ _TABLES: Final = (
     *_OF_USERS,
     "user_version",
     "shard",
-    "schema_version",
+    "schema_step",
     "deployment",
 )
 
@@ -138,9 +138,9 @@ class _Snapshot:
             connection.close()
 
     async def _schema(self) -> AsyncIterator[str]:
-        ((found,),) = await self.rows(statement("schema_version"))
-        if found != newest_version():
-            yield f"Its tables are of version {found}, not {newest_version()}."
+        found = versions_of(await self.rows(statement("schema_steps")))
+        if why := unfit(found, shipped_steps()):
+            yield f"It {why}."
         held = {shard for shard, _ in await self.rows(statement("shards"))}
         first, last = self.place.shards
         missing = [shard for shard in range(first, last + 1) if shard not in held]

@@ -1,70 +1,119 @@
-"""Makes and upgrades the tables; safe to run twice, and from two places at once."""
+"""Makes and upgrades the tables; safe to run twice, and from two places at once.
+
+Each version has steps of two phases, as procrastinate has: what is made *before* the workers of
+that version are started, beside which those of the version before go on, and what may only be
+made *after* the last of these has stopped.
+"""
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from enum import StrEnum
 from functools import cache
-from typing import Final
+from importlib.resources.abc import Traversable
+from typing import Final, NamedTuple
 
-from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.connection import AlreadyMade, Connection, Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.deployment import AGREED_KEK
 from trunkline.adapters.mysql.literals import rows
 from trunkline.adapters.mysql.sql import FOLDER, statement
-from trunkline.errors import StorageUnavailable, StoreNewer, StoreNotMigrated
+from trunkline.errors import ConfigInvalid, StorageUnavailable, StoreNewer, StoreNotMigrated
 
 _LOCK: Final = "trunkline.migrate"
 _LOCK_SECONDS: Final = 5
+_FILE: Final = re.compile(r"(\d{4})_(before|after)\.sql")
+
+
+class Phase(StrEnum):
+    """When a step may be made, seen from the start of its version's workers."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+class Step(NamedTuple):
+    """What one file changes."""
+
+    version: int
+    phase: Phase
+    statements: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return f"{self.version:04}_{self.phase}"
+
+
+class Versions(NamedTuple):
+    """The newest step of each phase that a database has seen, 0 for none."""
+
+    before: int
+    after: int
+
+
+class Migrated(NamedTuple):
+    """The names of the steps that were made, and of those that wait for `after`."""
+
+    made: Sequence[str]
+    waiting: Sequence[str]
+
+
+def read_steps(folder: Traversable) -> Sequence[Step]:
+    """The steps of a folder, in the order in which they are made."""
+    found = []
+    for file in folder.iterdir():
+        if match := _FILE.fullmatch(file.name):
+            text = re.sub(r"^--.*$", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            parts = tuple(part.strip() for part in text.split(";") if part.strip())
+            found.append(Step(int(match[1]), Phase(match[2]), parts))
+    return sorted(found, key=lambda step: (step.version, step.phase is Phase.AFTER))
 
 
 @cache
-def migrations() -> Sequence[tuple[int, Sequence[str]]]:
-    """Every version's statements, the oldest first."""
-    found = []
-    for file in FOLDER.iterdir():
-        number = file.name.removesuffix(".sql")
-        if number.isdigit():
-            text = re.sub(r"^--.*$", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
-            parts = tuple(part.strip() for part in text.split(";") if part.strip())
-            found.append((int(number), parts))
-    return tuple(sorted(found))
+def shipped_steps() -> Sequence[Step]:
+    """The steps of this code."""
+    return tuple(read_steps(FOLDER))
 
 
-def newest_version() -> int:
-    """The version that this code works with."""
-    return migrations()[-1][0]
-
-
-async def version(database: Database) -> int:
-    """The version of a database's tables, 0 if there are none."""
+async def versions(database: Database) -> Versions:
+    """What a database has seen."""
     if not await database.query(statement("schema_table")):
-        return 0
-    ((found,),) = await database.query(statement("schema_version"))
-    return int(found)
+        return Versions(0, 0)
+    return versions_of(await database.query(statement("schema_steps")))
 
 
-async def check_version(database: Database) -> None:
-    """Raises `StoreNewer` or `StoreNotMigrated` unless the tables are this code's."""
-    found, newest = await version(database), newest_version()
-    if found > newest:
-        raise StoreNewer(
-            f"The database {database.name} has tables of version {found}, this is {newest}: "
-            "use the newer Trunkline."
-        )
-    if found < newest:
-        raise StoreNotMigrated(
-            f"The database {database.name} has tables of version {found}, not {newest}: "
-            "run `trunkline migrate`."
-        )
+def unfit(found: Versions, steps: Sequence[Step]) -> str | None:
+    """Why code with these steps cannot work with such tables, None if it can.
+
+    It needs the steps that come before it, and takes none that come after a later version.
+    """
+    newest = steps[-1].version
+    if found.after > newest:
+        return f"has tables for versions from {found.after} on, this is {newest}"
+    if found.before < newest:
+        return f"has tables of version {found.before}, this is {newest}"
+    return None
 
 
-async def migrate(database: Database) -> list[int]:
-    """Brings the tables to the newest version; returns the versions that were made.
+async def check_version(database: Database, steps: Sequence[Step]) -> None:
+    """Raises `StoreNewer` or `StoreNotMigrated` unless code with these steps can use the tables."""
+    found = await versions(database)
+    if why := unfit(found, steps):
+        if found.after > steps[-1].version:
+            raise StoreNewer(f"The database {database.name} {why}: use a newer Trunkline.")
+        raise StoreNotMigrated(f"The database {database.name} {why}: run `trunkline migrate`.")
 
-    Refuses to run backwards with `StoreNewer`. A change of tables commits by itself, so a
+
+async def migrate(database: Database, steps: Sequence[Step], *, after: bool = False) -> Migrated:
+    """Makes the steps that a database has not seen; those of a later phase only with `after`.
+
+    An empty database gets all of them. Refuses to run backwards with `StoreNewer`, and a
+    database of someone else's with `ConfigInvalid`. A change of tables commits by itself, so a
     lock keeps others out meanwhile, and each statement may be run again.
     """
 
-    async def run(connection: Connection) -> list[int]:
+    async def run(connection: Connection) -> Migrated:
         name = f"{_LOCK}.{database.place.database}"
         for _ in range(12):
             ((locked,),) = await connection.rows(
@@ -75,31 +124,48 @@ async def migrate(database: Database) -> list[int]:
         else:
             raise StorageUnavailable("Another migration has run for a minute.")
         try:
-            return await _upgrade(database, connection)
+            return await _upgrade(database, connection, steps, after=after)
         finally:
             await connection.rows(statement("lock_release", lock=name))
 
     return await database.transaction(run)
 
 
-async def _upgrade(database: Database, connection: Connection) -> list[int]:
+async def _upgrade(
+    database: Database, connection: Connection, steps: Sequence[Step], *, after: bool
+) -> Migrated:
     if not await connection.rows(statement("schema_table")):
+        if await connection.rows(statement("tables")):
+            raise ConfigInvalid(
+                f"The database {database.name} has tables that no version of Trunkline records: "
+                "name an empty one in `mysql.databases`."
+            )
         await connection.execute(statement("schema_create"))
-    ((found,),) = await connection.rows(statement("schema_version"))
-    if found > newest_version():
-        raise StoreNewer(
-            f"The database {database.name} has tables of version {found}, this is "
-            f"{newest_version()}: nothing was changed."
-        )
-    made = []
-    for number, statements in migrations():
-        if number > found:
-            for text in statements:
+    found = versions_of(await connection.rows(statement("schema_steps")))
+    if found.after > steps[-1].version:
+        why = unfit(found, steps)
+        raise StoreNewer(f"The database {database.name} {why}: nothing was changed.")
+    # Nobody works with tables that are only being made.
+    after = after or found.before == 0
+    due = [step for step in steps if step.version > getattr(found, step.phase)]
+    made = [step for step in due if after or step.phase is Phase.BEFORE]
+    for step in made:
+        for text in step.statements:
+            with suppress(AlreadyMade):  # by a run that was cut off before it could say so
                 await connection.execute(text)
-            await connection.execute(statement("schema_made", version=number))
-            made.append(number)
+        await connection.execute(
+            statement("schema_made", version=step.version, phase=step.phase.value)
+        )
+        # Whoever comes after a cut must find the steps as made as the tables are.
+        await connection.execute("COMMIT")
     first, last = database.place.shards
     shards = [(shard, 1) for shard in range(first, last + 1)]
     await connection.execute(statement("shard_insert", lists={"rows": rows(shards)}))
     await connection.execute(statement("deployment_put", key=AGREED_KEK, value=b"0"))
-    return made
+    return Migrated([step.name for step in made], [s.name for s in due if s not in made])
+
+
+def versions_of(found: Sequence[Row]) -> Versions:
+    """What the rows of `schema_steps` say."""
+    made = {Phase(phase.decode()): int(version) for version, phase in found}
+    return Versions(made.get(Phase.BEFORE, 0), made.get(Phase.AFTER, 0))

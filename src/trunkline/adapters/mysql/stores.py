@@ -17,7 +17,13 @@ from trunkline.adapters.mysql.intake import MysqlIntake
 from trunkline.adapters.mysql.keys import MysqlKeys
 from trunkline.adapters.mysql.lists import Outbox
 from trunkline.adapters.mysql.load import CommitLoad
-from trunkline.adapters.mysql.migrate import check_version, migrate, version
+from trunkline.adapters.mysql.migrate import (
+    Migrated,
+    check_version,
+    migrate,
+    shipped_steps,
+    versions,
+)
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
@@ -32,6 +38,9 @@ _SAFE: Final = {
     "innodb_doublewrite": "ON",
     "sync_binlog": "1",
 }
+
+_MIGRATE_SECONDS: Final = 86_400.0
+"""A change of a large table takes as long as it takes."""
 
 
 class MysqlStores(msgspec.Struct, frozen=True):
@@ -70,7 +79,7 @@ async def open_mysql(
         for database in databases:
             if not settings.accept_unsafe:
                 await _check_safe(database)
-            await check_version(database)
+            await check_version(database, shipped_steps())
             epochs[database] = Epochs(database)
             await epochs[database].load()
         shards = ShardMap((database.place.shards, database) for database in databases)
@@ -88,14 +97,19 @@ async def open_mysql(
 
 
 async def migrate_mysql(
-    settings: Settings, sentinel: Callable[[], bytes]
-) -> list[tuple[str, list[int]]]:
+    settings: Settings, sentinel: Callable[[], bytes], *, after: bool = False
+) -> list[tuple[str, Migrated]]:
     """Makes or upgrades the tables of each database; returns their names and what was made.
 
-    `sentinel` makes what tells at each start whether the keyring is the right one.
+    `sentinel` makes what tells at each start whether the keyring is the right one. `after`: no
+    worker of an older version runs any more.
     """
-    async with _databases(settings, random.random) as databases:
-        made = [(database.name, await migrate(database)) for database in databases]
+    patient = msgspec.structs.replace(settings, answer_seconds=_MIGRATE_SECONDS)
+    async with _databases(patient, random.random) as databases:
+        made = [
+            (database.name, await migrate(database, shipped_steps(), after=after))
+            for database in databases
+        ]
         if await agreed(databases[0], SENTINEL) is None:
             await agree(databases[0], SENTINEL, sentinel())
         return made
@@ -104,8 +118,8 @@ async def migrate_mysql(
 async def agreed_sentinel(settings: Settings) -> bytes | None:
     """What tells whether a keyring is the databases' one; None before the first `migrate`."""
     async with _databases(settings, random.random) as databases:
-        made = await version(databases[0])
-        return await agreed(databases[0], SENTINEL) if made else None
+        made = await versions(databases[0])
+        return await agreed(databases[0], SENTINEL) if made.before else None
 
 
 @asynccontextmanager

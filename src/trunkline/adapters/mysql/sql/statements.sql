@@ -206,17 +206,25 @@ WHERE stored_at < CURRENT_TIMESTAMP - INTERVAL {days} DAY
 DELETE FROM idempotency WHERE ckey = {key} AND sender = {sender} AND client_message_id = {id}
     AND stored_at < CURRENT_TIMESTAMP - INTERVAL {days} DAY
 
+-- name: tables
+SHOW TABLES
+
 -- name: schema_table
-SHOW TABLES LIKE 'schema_version'
+SHOW TABLES LIKE 'schema_step'
 
 -- name: schema_create
-CREATE TABLE IF NOT EXISTS schema_version (version INT NOT NULL PRIMARY KEY) ENGINE = InnoDB
+CREATE TABLE IF NOT EXISTS schema_step (
+    version INT NOT NULL,
+    phase VARBINARY(8) NOT NULL,
+    made_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    PRIMARY KEY (version, phase)
+) ENGINE = InnoDB
 
--- name: schema_version
-SELECT COALESCE(MAX(version), 0) FROM schema_version
+-- name: schema_steps
+SELECT MAX(version), phase FROM schema_step GROUP BY phase
 
 -- name: schema_made
-INSERT INTO schema_version (version) VALUES ({version})
+INSERT INTO schema_step (version, phase) VALUES ({version}, {phase})
 
 -- name: lock_take
 SELECT GET_LOCK({lock}, {seconds})
