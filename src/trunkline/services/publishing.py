@@ -1,10 +1,12 @@
 """Publishes to the other workers' inboxes: packed, numbered, sealed, one round trip a batch.
 
 What is queued while one publish is under way goes with the next. Each packet to an inbox has
-the next number; a beat repeats the last, so that a receiver misses even the last one.
+the next number. In a silence beats repeat the last one, soon at first and then more rarely, so
+that a receiver misses even the last packet, and some of the beats may be lost as well.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Final
@@ -31,7 +33,8 @@ from trunkline.services.metrics import Metrics
 
 _log = structlog.get_logger("trunkline.publishing")
 
-BEAT_SECONDS: Final = 2.0
+_BEAT_PAUSES: Final = (0.5, 0.5, 1.0, 1.0, 2.0)
+"""Between the last packet and the beats after it; the last pause goes on."""
 _BEATS_FOR_SECONDS: Final = 60.0
 _PACKET_BYTES: Final = 1024 * 1024
 """A packet ends behind the frame with which it grows past this."""
@@ -42,13 +45,22 @@ _RETRY_SECONDS: Final = (0.2, 5.0)
 
 
 class _Outgoing:
-    """What waits for one inbox. `number` is that of the last packet, `sent_at` its time."""
+    """What waits for one inbox.
 
-    __slots__ = ("bytes", "everything", "frames", "notes", "number", "sent_at", "told")
+    Attributes:
+        number: that of the last packet.
+        beat_at: when to repeat it, if nothing else is sent.
+    """
+
+    __slots__ = (
+        "_beats", "_sent_at", "beat_at", "bytes", "everything", "frames", "notes", "number", "told",
+    )  # fmt: skip
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.sent_at = 0.0
+        self.beat_at = math.inf
+        self._sent_at = -math.inf
+        self._beats = 0
         self.clear()
 
     def clear(self) -> None:
@@ -57,6 +69,21 @@ class _Outgoing:
         self.told: list[Told] = []
         self.everything = False
         self.bytes = 0
+
+    def sent(self, now: float) -> int:
+        """The number of the packet that is sent now."""
+        self.number += 1
+        self._sent_at = now
+        self._beats = 0
+        self.beat_at = now + _BEAT_PAUSES[0]
+        return self.number
+
+    def beat(self, now: float) -> int:
+        """The number of the beat that is sent now."""
+        self._beats += 1
+        pause = _BEAT_PAUSES[min(self._beats, len(_BEAT_PAUSES) - 1)]
+        self.beat_at = now + pause if now < self._sent_at + _BEATS_FOR_SECONDS else math.inf
+        return self.number
 
     @property
     def waits(self) -> bool:
@@ -142,19 +169,16 @@ class Publisher:
 
     async def run(self) -> None:
         """Publishes and beats until closed."""
-        next_beat = self._clock.monotonic() + BEAT_SECONDS
         while True:
             # A wait that is over already ends without a word of its timeout.
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, next_beat - self._clock.monotonic())):
+                async with asyncio.timeout(self._until_beat()):
                     await self._wake.wait()
             self._wake.clear()
             published = await self._flush()
             if self._closing:
                 return
-            if self._clock.monotonic() >= next_beat:
-                next_beat = self._clock.monotonic() + BEAT_SECONDS
-                await self._beat()
+            await self._beat()
             if published:
                 self._pause = _RETRY_SECONDS[0]
             else:
@@ -211,10 +235,7 @@ class Publisher:
         now = self._clock.monotonic()
         sealed: dict[WorkerId, bytes] = {}
         for worker, packet in packets.items():
-            outgoing = self._outgoing[worker]
-            outgoing.number += 1
-            outgoing.sent_at = now
-            sealed[worker] = self._sealed(worker, packet)
+            sealed[worker] = self._sealed(worker, self._outgoing[worker].sent(now), packet)
             self._metrics.crossed_frames.labels("sent").inc(len(packet.frames))
         try:
             dead = await self._send(sealed)
@@ -235,19 +256,28 @@ class Publisher:
         self._metrics.packet_bytes.labels("sent").inc(sum(map(len, sealed.values())))
         return dead
 
-    def _sealed(self, worker: WorkerId, packet: Packet) -> bytes:
-        number = self._outgoing[worker].number
+    def _sealed(self, worker: WorkerId, number: int, packet: Packet) -> bytes:
         place = packet_associated_data(self._worker, worker, number)
         sealed = self._cipher.seal(encode_packet(packet), place)
         return encode_packet(Envelope(self._worker, number, sealed))
 
+    def _until_beat(self) -> float | None:
+        """Seconds until the next beat is due; None while none is."""
+        earliest = min((out.beat_at for out in self._outgoing.values()), default=math.inf)
+        return None if earliest == math.inf else max(0.0, earliest - self._clock.monotonic())
+
     async def _beat(self) -> None:
-        since = self._clock.monotonic() - _BEATS_FOR_SECONDS
-        recent = [worker for worker, out in self._outgoing.items() if out.sent_at >= since]
-        if not recent:
+        """Repeats the last number to those who have heard nothing since."""
+        now = self._clock.monotonic()
+        sealed = {
+            worker: self._sealed(worker, outgoing.beat(now), Packet())
+            for worker, outgoing in self._outgoing.items()
+            if outgoing.beat_at <= now
+        }
+        if not sealed:
             return
         try:
-            dead = await self._send({worker: self._sealed(worker, Packet()) for worker in recent})
+            dead = await self._send(sealed)
         except TierUnavailable as error:
             _log.warning("beat_not_sent", code=error.code)
             return

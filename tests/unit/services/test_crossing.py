@@ -212,6 +212,35 @@ def test_a_lost_last_push_is_repaired_within_seconds() -> None:
     tell(story)
 
 
+def test_a_lost_last_push_is_repaired_though_the_first_beats_after_it_are_lost_too() -> None:
+    async def story(pair: Pair) -> None:
+        ann = await pair.connect(A, ANN)
+        await ann.create(BEN)
+        ben = await pair.connect(B, BEN)
+        pair.hub.lose_next = 3
+        await ann.say("lost")
+        await until(lambda: ben.notices(), REPAIRED_SECONDS)
+
+    tell(story)
+
+
+def test_beats_end_a_minute_after_the_last_packet() -> None:
+    async def story(pair: Pair) -> None:
+        ann = await pair.connect(A, ANN)
+        await ann.create(BEN)
+        ben = await pair.connect(B, BEN)
+        await ann.say("one")
+        await until(lambda: ben.pushed() == [2])
+        before = pair.count(A, "trunkline_bus_packets_total", way="sent")
+        await asyncio.sleep(63.0)
+        beats = pair.count(A, "trunkline_bus_packets_total", way="sent") - before
+        await asyncio.sleep(60.0)
+        assert 30 < beats < 36
+        assert pair.count(A, "trunkline_bus_packets_total", way="sent") - before == beats
+
+    tell(story)
+
+
 def test_what_came_while_the_subscription_was_broken_is_repaired_and_registered_again() -> None:
     async def story(pair: Pair) -> None:
         ann = await pair.connect(A, ANN)
