@@ -3,7 +3,8 @@
 `bench/stores/mysql_hot.py [--seconds S] [--port P] [--pid PID]`. One appender, as a worker has
 one a database; conversations of four who talk, rising client message ids, bodies of 300 bytes.
 CPU a message: of the appender as a whole, of it in `decide`, and of the server whose PID is
-given. Takes a database of its own, `trunkline_bench`.
+given. Then how large a row is, with bodies of chat in the sizes of `redis_cached.py`. Takes a
+database of its own, `trunkline_bench`.
 """
 
 import argparse
@@ -15,10 +16,12 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncmy
+import msgspec
 import uvloop
 from texts import bodies
 
@@ -33,7 +36,11 @@ from trunkline.model import ConversationId, Draft, FreshKey, Kind, UserId
 DATABASE = "trunkline_bench"
 USERS = [UserId(f"user-{number:04d}") for number in range(4)]
 CONVERSATIONS = {"64": 64, "20,000 Zipf": 20_000}
-BODIES = bodies(300)
+BODY_BYTES = (58, 300)
+"""The mean of the real data; what the rates are measured with."""
+ROWS = 200_000
+_DATA_LENGTH = 6
+"""Its column in SHOW TABLE STATUS."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -98,24 +105,40 @@ class TimedDecide:
         return decision
 
 
+class Drafts:
+    """Messages of four who talk in some of the conversations."""
+
+    def __init__(self, name: str, body_bytes: int) -> None:
+        self._rnd = random.Random(7)
+        self._pick = picker(name, self._rnd)
+        self._bodies = bodies(body_bytes)
+        self._made = 0
+
+    def next(self, size: int) -> list[Draft]:
+        """The next of them."""
+        now = time.time_ns() // 1_000_000
+        drafts = [
+            Draft(
+                self._pick(), USERS[self._rnd.randrange(4)],
+                uuid7(now, (self._made + i) << 40), Kind.MESSAGE, now,
+                self._bodies[(self._made + i) % len(self._bodies)],
+            )
+            for i in range(size)
+        ]  # fmt: skip
+        self._made += size
+        return drafts
+
+
 async def measure(
     stores: MysqlStores, planner: AppendPlanner, name: str, size: int, seconds: float, pid: int
 ) -> str:
     """Appends for some seconds; the line of the table."""
-    rnd = random.Random(7)
-    pick = picker(name, rnd)
+    made = Drafts(name, BODY_BYTES[-1])
     decide = TimedDecide(planner)
     latencies: list[float] = []
     entries, client, server = 0, 0.0, cpu_of(pid)
     while sum(latencies) < seconds:
-        now = time.time_ns() // 1_000_000
-        drafts = [
-            Draft(
-                pick(), USERS[rnd.randrange(4)],
-                uuid7(now, (entries + i) << 40), Kind.MESSAGE, now, BODIES[i & 31],
-            )
-            for i in range(size)
-        ]  # fmt: skip
+        drafts = made.next(size)
         began, cpu = time.perf_counter(), time.process_time()
         decision = await stores.hot.append(drafts, decide)
         client += time.process_time() - cpu
@@ -130,6 +153,22 @@ async def measure(
         f"| {decide.seconds / entries * 1e6:.1f} | {server / entries * 1e6:.1f} "
         f"| {p50:.1f} | {p99:.1f} |"
     )
+
+
+async def measure_bytes(settings: Settings, body_bytes: int) -> str:
+    """Appends many messages to new tables; the line of the table."""
+    async with opened(settings) as (stores, planner):
+        made = Drafts("20,000 Zipf", body_bytes)
+        for _ in range(ROWS // 256):
+            await stores.hot.append(made.next(256), planner.decide)
+        (database,) = stores.shards.all
+        sizes = []
+        for table in ("message", "idempotency"):
+            await database.query(f"ANALYZE TABLE {table}")
+            ((rows,),) = await database.query(f"SELECT COUNT(*) FROM {table}")  # noqa: S608
+            (status,) = await database.query(f"SHOW TABLE STATUS LIKE '{table}'")
+            sizes.append(f"{status[_DATA_LENGTH] / rows:.0f}")
+    return f"| {body_bytes} | {' | '.join(sizes)} |"
 
 
 async def driver_paths(port: int) -> None:
@@ -168,14 +207,11 @@ async def driver_paths(port: int) -> None:
     raw.close()
 
 
-async def run(seconds: float, port: int, pid: int) -> None:
-    """Prints a table in Markdown."""
-    await driver_paths(port)
-    settings = Settings(
-        databases=(DatabaseSettings(port=port, database=DATABASE),), password="trunkline"
-    )
-    at = (DatabaseSettings(port=port),)
-    plain = Database(Settings(databases=at, password="trunkline"), at[0], random.random)
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[MysqlStores, AppendPlanner]]:
+    """New tables with all conversations."""
+    at = (msgspec.structs.replace(settings.databases[0], database="trunkline"),)
+    plain = Database(msgspec.structs.replace(settings, databases=at), at[0], random.random)
     await plain.query(f"DROP DATABASE IF EXISTS {DATABASE}")
     await plain.query(f"CREATE DATABASE {DATABASE}")
     await migrate_mysql(settings, lambda: b"sentinel")
@@ -184,16 +220,29 @@ async def run(seconds: float, port: int, pid: int) -> None:
         planner = AppendPlanner(sealer.cipher, group_members=500)
         async with open_mysql(settings, SystemClock()) as stores:
             await create(stores, planner, sealer)
-            print(
-                "| conversations | entries a commit | entries/s | client µs an entry "
-                "| of it decide | server µs | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|---|"
-            )
-            for name in CONVERSATIONS:
-                for size in (64, 256):
-                    line = await measure(stores, planner, name, size, seconds, pid)
-                    print(line, flush=True)
+            yield stores, planner
     await plain.query(f"DROP DATABASE {DATABASE}")
     await plain.close()
+
+
+async def run(seconds: float, port: int, pid: int) -> None:
+    """Prints tables in Markdown."""
+    await driver_paths(port)
+    settings = Settings(
+        databases=(DatabaseSettings(port=port, database=DATABASE),), password="trunkline"
+    )
+    async with opened(settings) as (stores, planner):
+        print(
+            "| conversations | entries a commit | entries/s | client µs an entry "
+            "| of it decide | server µs | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|---|"
+        )
+        for name in CONVERSATIONS:
+            for size in (64, 256):
+                line = await measure(stores, planner, name, size, seconds, pid)
+                print(line, flush=True)
+    print("\n| bytes of a body | of a row of message | of a client message id |\n|---|---|---|")
+    for body_bytes in BODY_BYTES:
+        print(await measure_bytes(settings, body_bytes), flush=True)
 
 
 def main() -> None:
