@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from random import Random
@@ -12,7 +11,7 @@ import hbase_tables
 import msgspec
 import pytest
 import pytest_asyncio
-from certificates import Authority, Files
+from certificates import Authority, Files, mariadb_options, redis_options, terminating
 from databases import database
 from mariadb_server import PrivateMariadb, private_mariadb
 from redis_server import PrivateRedis, opened, patient, private_redis
@@ -38,12 +37,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def trusted(authority: Authority) -> dict[str, Any]:
-    """Settings of who trusts the authority and shows a certificate of it."""
-    client = authority.issue("client")
-    return {
-        "tls": True, "ca_file": str(authority.file),
-        "certificate_file": str(client.certificate), "key_file": str(client.key),
-    }  # fmt: skip
+    return authority.trusted()
 
 
 @pytest.fixture
@@ -80,15 +74,6 @@ def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path) -> None:
 def redis(tmp_path: Path, authority: Authority) -> Iterator[PrivateRedis]:
     with private_redis(tmp_path, *redis_options(authority, "no"), tls=True) as server:
         yield server
-
-
-def redis_options(authority: Authority, clients: str, address: str = "127.0.0.1") -> list[str]:
-    files = authority.issue("server", address)
-    return [
-        "--tls-port", "{port}", "--port", "0", "--tls-auth-clients", clients,
-        "--tls-cert-file", str(files.certificate), "--tls-key-file", str(files.key),
-        "--tls-ca-cert-file", str(authority.file),
-    ]  # fmt: skip
 
 
 async def test_redis_is_talked_to_over_tls(redis: PrivateRedis, authority: Authority) -> None:
@@ -139,11 +124,9 @@ async def test_a_redis_that_wants_a_certificate_is_shown_one(
 @pytest.fixture
 def mariadb(tmp_path: Path, authority: Authority) -> Iterator[PrivateMariadb]:
     """A server whose user must show a certificate of the authority."""
-    files = authority.issue("server")
-    options = [
-        f"--ssl-ca={authority.file}", f"--ssl-cert={files.certificate}", f"--ssl-key={files.key}",
-    ]  # fmt: skip
-    with private_mariadb(tmp_path / "mariadb", *options, require="REQUIRE X509") as server:
+    with private_mariadb(
+        tmp_path / "mariadb", *mariadb_options(authority), require="REQUIRE X509"
+    ) as server:
         yield server
 
 
@@ -191,10 +174,7 @@ def hbase(hbase_server: HbaseSettings) -> HbaseSettings:
 @pytest_asyncio.fixture
 async def terminated(hbase: HbaseSettings, authority: Authority) -> AsyncIterator[Proxy]:
     """What ends TLS in front of the Thrift server, and wants a certificate of the client."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.file))
-    context.load_cert_chain(*authority.issue("server"))
-    context.verify_mode = ssl.CERT_REQUIRED
-    async with Proxy(hbase.host, hbase.port, Random(1), tls=context) as proxy:
+    async with Proxy(hbase.host, hbase.port, Random(1), tls=terminating(authority)) as proxy:
         await hbase_tables.make(hbase)
         yield proxy
         await hbase_tables.drop(hbase)

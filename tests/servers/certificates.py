@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -30,6 +31,14 @@ class Authority:
         certificate = self._signed(self._name, self._key, None)
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def trusted(self) -> dict[str, str | bool]:
+        """Settings of who trusts this authority and shows a certificate of it."""
+        client = self.issue("client")
+        return {
+            "tls": True, "ca_file": str(self.file),
+            "certificate_file": str(client.certificate), "key_file": str(client.key),
+        }  # fmt: skip
 
     def issue(self, name: str, address: str = "127.0.0.1") -> Files:
         """A certificate for a host of this address, with its key."""
@@ -64,6 +73,32 @@ class Authority:
             names = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(address))])
             builder = builder.add_extension(names, critical=False)
         return builder.sign(self._key, hashes.SHA256())
+
+
+def redis_options(authority: Authority, clients: str, address: str = "127.0.0.1") -> list[str]:
+    """Of a Redis with TLS only; `clients`: whether they must show a certificate."""
+    files = authority.issue("server", address)
+    return [
+        "--tls-port", "{port}", "--port", "0", "--tls-auth-clients", clients,
+        "--tls-cert-file", str(files.certificate), "--tls-key-file", str(files.key),
+        "--tls-ca-cert-file", str(authority.file),
+    ]  # fmt: skip
+
+
+def mariadb_options(authority: Authority) -> list[str]:
+    """Of a MariaDB that offers TLS."""
+    files = authority.issue("server")
+    return [
+        f"--ssl-ca={authority.file}", f"--ssl-cert={files.certificate}", f"--ssl-key={files.key}",
+    ]  # fmt: skip
+
+
+def terminating(authority: Authority) -> ssl.SSLContext:
+    """Of what ends TLS in front of a server, and wants a certificate of the client."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.file))
+    context.load_cert_chain(*authority.issue("server"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def _name(text: str) -> x509.Name:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import msgspec
@@ -19,16 +20,19 @@ UNLIMITED = {"sends_per_second": 1_000_000, "send_burst": 1_000_000}
 
 
 class Tiers(msgspec.Struct, frozen=True):
-    """Where a cluster's tiers are. `redis` is `host:port`; `prefix` is that of its keys."""
+    """Where a cluster's tiers are. `redis` is `host:port`; `prefix` is that of its keys; `tls`
+    are the settings of each way to them."""
 
     mysql: MysqlSettings
     redis: str
     hbase: HbaseSettings
     prefix: str = "trunkline"
+    tls: Mapping[str, str | bool] = MappingProxyType({})
 
 
 def settings_file(folder: Path, tiers: Tiers, services: Mapping[str, float] = UNLIMITED) -> Path:
     """Settings of a cluster on these tiers, with a node's directory in the same folder."""
+    tls = [f"{name} = {json.dumps(value)}" for name, value in tiers.tls.items()]
     lines = [
         'tiers = "cluster"',
         f'data = "{folder / "node"}"',
@@ -36,6 +40,7 @@ def settings_file(folder: Path, tiers: Tiers, services: Mapping[str, float] = UN
         "[services]",
         *(f"{name} = {value}" for name, value in services.items()),
         f'[mysql]\npassword = "{tiers.mysql.password}"',
+        *tls,
     ]
     lines += [
         f'[[mysql.databases]]\nhost = "{place.host}"\nport = {place.port}\n'
@@ -45,8 +50,10 @@ def settings_file(folder: Path, tiers: Tiers, services: Mapping[str, float] = UN
     hbase = tiers.hbase
     lines += [
         f'[redis]\nnodes = ["{tiers.redis}"]\nprefix = "{tiers.prefix}"',
+        *tls,
         f'[hbase]\nhost = "{hbase.host}"\nport = {hbase.port}\ntable = "{hbase.table}"',
         f"regions = {hbase.regions}\ncall_seconds = {hbase.call_seconds}",
+        *tls,
     ]
     file = folder / "cluster.toml"
     file.write_text("\n".join(lines), encoding="utf-8")
