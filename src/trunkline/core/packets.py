@@ -154,7 +154,7 @@ def cuts(write: ConversationWrite) -> Iterator[Cut]:
     entries = write.opened
     version = write.conversation.membership_version
     if not write.members:
-        yield from (Cut(version, part) for part in parts(entries))
+        yield from (Cut(version, part) for part in _parts(entries))
         return
     version -= sum(entry.kind in MEMBERSHIP_KINDS for entry in entries)
     start = 0
@@ -162,15 +162,15 @@ def cuts(write: ConversationWrite) -> Iterator[Cut]:
         if entry.kind not in MEMBERSHIP_KINDS:
             continue
         if position > start:
-            yield from (Cut(version, part) for part in parts(entries[start:position]))
+            yield from (Cut(version, part) for part in _parts(entries[start:position]))
         start = position + 1
         version += 1
         yield Cut(version, [entry], entry.kind, membership_of(entry.body).users)
     if start < len(entries):
-        yield from (Cut(version, part) for part in parts(entries[start:]))
+        yield from (Cut(version, part) for part in _parts(entries[start:]))
 
 
-def parts(entries: list[Entry]) -> Sequence[list[Entry]]:
+def _parts(entries: list[Entry]) -> Sequence[list[Entry]]:
     """The entries in frames that no reader's bound is too small for."""
     if len(entries) <= _FEW_ENTRIES:
         return (entries,) if entries else ()

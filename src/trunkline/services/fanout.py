@@ -13,7 +13,7 @@ from trunkline.core.appending import (
     Known,
     Refused,
 )
-from trunkline.core.packets import membership_of, parts
+from trunkline.core.packets import Cut, cuts, membership_of
 from trunkline.errors import Internal, TrunklineError
 from trunkline.model import (
     MEMBERSHIP_KINDS,
@@ -107,45 +107,29 @@ class FanOut:
 
     def _push(self, write: ConversationWrite, sole_sender: Connection | None) -> int:
         """Returns the number of entries written, all connections together."""
-        entries = write.opened
         conversation = write.conversation
-        if not write.members:
-            return self._push_frame(
-                conversation, conversation.membership_version, entries, sole_sender
-            )
-        self._unwatch_until_joined(conversation, entries)
-        version = conversation.membership_version - sum(
-            entry.kind in MEMBERSHIP_KINDS for entry in entries
-        )
-        pushed = start = 0
-        for position, entry in enumerate(entries):
-            if entry.kind not in MEMBERSHIP_KINDS:
-                continue
-            version += 1
-            frame = entries[start : position + 1]
-            start = position + 1
-            pushed += self._push_membership(conversation, version, frame, entry)
-        if start < len(entries):
-            pushed += self._push_frame(conversation, version, entries[start:], None)
+        if write.members:
+            sole_sender = None
+            self._unwatch_until_joined(conversation, write.opened)
+        pushed = 0
+        for cut in cuts(write):
+            if cut.change is Kind.CREATED:
+                self._watch(conversation, cut.users)
+            pushed += self._push_cut(conversation, cut, sole_sender)
+            if cut.change is Kind.JOINED:
+                self._watch(conversation, cut.users)
+            if cut.change in (Kind.JOINED, Kind.LEFT):
+                self._tell(conversation, cut)
         return pushed
 
-    def _push_membership(
-        self, conversation: Conversation, version: int, frame: list[Entry], change: Entry
-    ) -> int:
-        users = membership_of(change.body).users
-        if change.kind is Kind.CREATED:
-            self._watch(conversation, users)
-            return self._push_frame(conversation, version, frame, None)
-        pushed = self._push_frame(conversation, version, frame, None)
-        if change.kind is Kind.JOINED:
-            self._watch(conversation, users)
-        for user in users:
+    def _tell(self, conversation: Conversation, cut: Cut) -> None:
+        """Those whom a change concerns sync; who left watches no more."""
+        for user in cut.users:
             for connection in self._registry.of_user(user):
-                if change.kind is Kind.LEFT:
+                if cut.change is Kind.LEFT:
                     self._registry.unwatch(connection, conversation.key)
                 if connection.push:
                     connection.write(Notice(conversation.id))
-        return pushed
 
     def _unwatch_until_joined(self, conversation: Conversation, entries: Sequence[Entry]) -> None:
         """Whom the batch made a member is not sent what stands in it before that (I13).
@@ -167,24 +151,8 @@ class FanOut:
             for connection in self._registry.of_user(user):
                 self._registry.watch(connection, conversation)
 
-    def _push_frame(
-        self,
-        conversation: Conversation,
-        version: int,
-        entries: list[Entry],
-        sole_sender: Connection | None,
-    ) -> int:
-        pushed = 0
-        for part in parts(entries):
-            pushed += self._push_part(conversation, version, part, sole_sender)
-        return pushed
-
-    def _push_part(
-        self,
-        conversation: Conversation,
-        version: int,
-        entries: list[Entry],
-        sole_sender: Connection | None,
+    def _push_cut(
+        self, conversation: Conversation, cut: Cut, sole_sender: Connection | None
     ) -> int:
         written = 0
         frames: dict[Encoding, bytes] = {}
@@ -194,8 +162,8 @@ class FanOut:
             frame = frames.get(connection.encoding)
             if frame is None:
                 frame = frames[connection.encoding] = connection.encode(
-                    Push(conversation.id, version, entries)
+                    Push(conversation.id, cut.version, cut.entries)
                 )
             connection.outlet.write(frame)
             written += 1
-        return written * len(entries)
+        return written * len(cut.entries)
