@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from evict import evict_cached
 from processes import (
     BUILD,
     ENVIRONMENT,
@@ -94,6 +95,7 @@ def server(
         )
     finally:
         stop(process)
+        evict_cached(load(settings, {}, {}), ("*",))
         shutil.rmtree(data, ignore_errors=True)
 
 
@@ -113,6 +115,7 @@ def _settings_file(data: Path) -> Path:
     text = SETTINGS.read_text(encoding="utf-8")
     text = re.sub(r"^data = .*$", f'data = "{data}"', text, flags=re.MULTILINE)
     text = text.replace("[[mysql.databases]]\n", f'[[mysql.databases]]\ndatabase = "{DATABASE}"\n')
+    text = text.replace("[redis]\n", f'[redis]\nprefix = "{DATABASE}"\n')
     text = text.replace("[hbase]\n", f'[hbase]\ntable = "{DATABASE}"\n')
     text += f"\n[gateway]\nport = {free_port()}\n[ops]\nport = 0\n"
     data.mkdir(parents=True)

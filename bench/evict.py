@@ -7,6 +7,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -18,11 +19,11 @@ from trunkline.config import Config, load
 ARCHIVED_SECONDS = 120.0
 
 
-def evict_cached(config: Config) -> None:
-    """Deletes entries and heads of all conversations."""
+def evict_cached(config: Config, suffixes: Sequence[str] = ("entries", "head")) -> None:
+    """Deletes keys that end like this: by default entries and heads of all conversations."""
     host, _, port = config.redis.nodes[0].rpartition(":")
     with redis.Redis(host, int(port)) as client:
-        for suffix in ("entries", "head"):
+        for suffix in suffixes:
             for key in client.scan_iter(f"{config.redis.prefix}:*}}:{suffix}", count=1000):
                 client.unlink(key)
 

@@ -22,6 +22,7 @@ from redis_server import (
     until,
 )
 
+from trunkline.adapters.redis.cached import EvictionCause
 from trunkline.adapters.redis.settings import Settings
 from trunkline.adapters.redis.stores import RedisStores
 from trunkline.errors import TierUnavailable
@@ -339,18 +340,29 @@ async def test_a_key_that_a_server_short_of_memory_took_away_only_costs_time(
         )  # fmt: skip
 
 
-async def test_a_server_that_refuses_for_want_of_memory_is_an_unavailable_tier(
-    tmp_path: Path,
+async def test_a_server_without_memory_takes_heads_over_and_lets_go_of_entries(
+    tmp_path: Path, writer: Writer
 ) -> None:
-    """Without eviction; once there is room it serves again."""
+    """Without eviction; nothing waits for it, who watches is pushed, and it serves again."""
+    source, stamp = Source(writer), b"stamp"
     with private_redis(tmp_path, "--maxmemory-policy", "noeviction") as server:
-        async with opened(patient(server)) as stores:
+        async with opened(patient(server)) as stores, opened(patient(server), "other") as other:
+            tier = stores.cached
+            await tier.append(await source.create())
+            await tier.append(await source.send(9))
+            await other.cached.watch([source.key])
             with server.client() as client:
                 client.config_set("maxmemory", "1")
-                with pytest.raises(TierUnavailable, match="OOM"):
-                    await stores.cached.append([write(ConversationKey(1), 1, 1, [])])
+                writes = await source.send(1)
+                assert await tier.append(writes, stamp) == {source.key: ["other"]}
+                head = writes[-1].conversation.head
+                assert await stores.heads.heads([source.key], stamp) == [head]
+                assert await tier.read(source.key, Seq(0), head) == ()
+                assert tier.evicted[EvictionCause.SPACE] == head - 1
+                assert await appended(tier, source)
                 client.config_set("maxmemory", "0")
-            await stores.cached.append([write(ConversationKey(1), 1, 1, [])])
+            await tier.append(await source.send(2))
+            assert await check_everything_read(tier, source) == [head + 2, head + 3]
 
 
 async def test_kills_and_pauses_under_load_never_show_anything_wrong(

@@ -1,4 +1,4 @@
-"""Redis is wiped, restored old and paused under load: it costs time, never a message."""
+"""Redis is wiped, restored old, paused and full under load: it costs time, never a message."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ SHORT_ROUNDS = 10
 """With fewer rounds than this a pause is short, too."""
 PAUSE_SECONDS = (5.0, 10.0)
 WORKERS = 2
+COMPLETE_SECONDS = 10.0
 
 pytestmark = pytest.mark.timeout(7200)
 
@@ -105,3 +106,30 @@ async def test_sends_go_on_while_redis_is_paused(
                 redis_process.signal(signal.SIGCONT)
             await load.goes_on()
         tell(f"Redis paused {pauses} times for {seconds:.0f} s, {await load.verdict()}")
+
+
+async def test_sends_and_pushes_go_on_while_redis_is_full(
+    tmp_path: Path,
+    tiers: Tiers,
+    redis_process: PrivateRedis,
+    strikes: Strikes,
+    chance: random.Random,
+    tell: Callable[[str], None],
+) -> None:
+    """Given a cluster under load, when its Redis has no memory left, then users are served
+    meanwhile, everybody is complete, and is so as well once there is room again."""
+    times = strikes(20)
+    async with ClusterUnderLoad(tmp_path, tiers) as load:
+        await load.goes_on()
+        for _ in range(times):
+            with redis_process.client() as client:
+                client.config_set("maxmemory", 1)
+            await load.goes_on()
+            await load.quiet()
+            await load.crowd.converge(COMPLETE_SECONDS)
+            load.write()
+            with redis_process.client() as client:
+                client.config_set("maxmemory", 0)
+            await load.goes_on()
+            await asyncio.sleep(chance.uniform(0.0, 1.0))
+        tell(f"Redis full {times} times, {await load.verdict()}")

@@ -15,7 +15,7 @@ from trunkline.adapters.redis.keys import Keys
 from trunkline.adapters.redis.link import pack
 from trunkline.adapters.redis.registrations import Registrations
 from trunkline.adapters.redis.scripts import SHAS
-from trunkline.adapters.redis.servers import Call, Servers
+from trunkline.adapters.redis.servers import Call, ServerFull, Servers
 from trunkline.adapters.redis.settings import Settings
 from trunkline.adapters.redis.unanswered import Unanswered
 from trunkline.core import digest as digests
@@ -36,6 +36,7 @@ from trunkline.ports.readings import Reading
 log = logging.getLogger(__name__)
 
 _APPEND: Final = SHAS["append"]
+_APPEND_WHEN_FULL: Final = SHAS["append_when_full"]
 _READ: Final = SHAS["read"]
 _CONFIRM: Final = SHAS["confirm"]
 _RAISE: Final = SHAS["raise_offsets"]
@@ -45,7 +46,7 @@ _KEY_BYTES: Final = 8
 class EvictionCause(StrEnum):
     """Why an entry left the tier, as far as this worker was told.
 
-    What Redis itself expires (idle) or evicts (short of memory) it tells nobody.
+    What Redis itself expires (idle) it tells nobody.
     """
 
     READ = "read"
@@ -54,6 +55,8 @@ class EvictionCause(StrEnum):
     """Its conversation grew past its bound."""
     GAP = "gap"
     """A later entry came without those between."""
+    SPACE = "space"
+    """Redis had no memory left when its conversation grew."""
 
 
 class RedisCachedTier:
@@ -96,15 +99,26 @@ class RedisCachedTier:
     async def append(
         self, writes: Sequence[ConversationWrite], stamp: bytes = b""
     ) -> Mapping[ConversationKey, Collection[WorkerId]]:
-        """Takes over what a batch committed; returns who else watches; see the port."""
+        """Takes over what a batch committed; returns who else watches; see the port.
+
+        A server without memory takes over the heads, and lets go of the entries before them:
+        heads are believed, entries need not be there.
+        """
         calls = [self._append_call(write, stamp) for write in writes]
         watchers: dict[ConversationKey, Collection[WorkerId]] = {}
-        replies = await self._servers.call(calls, self._answer_seconds)
+        cause = EvictionCause.GAP
+        try:
+            replies = await self._servers.call(calls, self._answer_seconds)
+        except ServerFull as error:
+            self._unanswered.note("append", error)
+            cause = EvictionCause.SPACE
+            calls = [self._append_call(write, stamp, keep=False) for write in writes]
+            replies = await self._servers.call(calls, self._answer_seconds)
         for write, reply in zip(writes, replies, strict=True):
             if reply is None:
                 continue
-            gap, cut, *workers = reply
-            self.evicted[EvictionCause.GAP] += gap
+            dropped, cut, *workers = reply
+            self.evicted[cause] += dropped
             self.evicted[EvictionCause.LENGTH] += cut
             if workers:
                 watchers[write.conversation.key] = [WorkerId(name.decode()) for name in workers]
@@ -214,14 +228,15 @@ class RedisCachedTier:
         except TierUnavailable as error:
             self._unanswered.note("unwatch", error)
 
-    def _append_call(self, write: ConversationWrite, stamp: bytes) -> Call:
-        row, entries = write.conversation, write.entries
+    def _append_call(self, write: ConversationWrite, stamp: bytes, *, keep: bool = True) -> Call:
+        row, entries = write.conversation, write.entries if keep else ()
         names = self._keys.conversation(row.key)
         server = self._servers.of(names.tag)
         first, before = (entries[0].seq, digest_before(entries[0])) if entries else (0, b"")
         left = [user for user, member in write.members.items() if member.left_at]
         command: tuple[str | int | bytes, ...] = (
-            b"EVALSHA", _APPEND, 4, names.entries, names.row, names.offsets, names.watchers,
+            b"EVALSHA", _APPEND if keep else _APPEND_WHEN_FULL, 4,
+            names.entries, names.row, names.offsets, names.watchers,
             server.run_id, self._worker, row.head, row.countable, digests.to_bytes(row.digest),
             row.membership_version, first, before, self._kept, self._cut, self._idle_ms,
             stamp, len(left), *left, *map(encode, entries),

@@ -6,11 +6,15 @@ from typing import Final
 
 from trunkline.adapters.redis.link import pack
 
-NAMES: Final = ("append", "read", "confirm", "raise_offsets")
+NAMES: Final = ("append", "append_when_full", "read", "confirm", "raise_offsets")
 
 
 def _source(name: str) -> bytes:
-    return (files("trunkline.adapters.redis") / "scripts" / f"{name}.lua").read_bytes()
+    folder = files("trunkline.adapters.redis") / "scripts"
+    if name == "append_when_full":
+        text = (folder / "append.lua").read_bytes()
+        return text.replace(b"#!lua\n", b"#!lua flags=allow-oom\n", 1)
+    return (folder / f"{name}.lua").read_bytes()
 
 
 SHAS: Final = {

@@ -11,6 +11,10 @@ Call = tuple[Connection, bytes]
 """A packed command and the server that it goes to."""
 
 
+class ServerFull(TierUnavailable):
+    """The server has no memory for what it was to keep; what takes none it does."""
+
+
 class Servers(Protocol):
     """One server, or the masters of a cluster."""
 
@@ -111,7 +115,11 @@ class SingleServer:
 
 
 def refuse(replies: Sequence[Reply]) -> None:
-    """Raises `TierUnavailable` with the first error among the replies."""
-    for reply in replies:
-        if isinstance(reply, ReplyError):
-            raise TierUnavailable(f"Redis refuses: {reply}")
+    """Raises `TierUnavailable` with the first error among the replies.
+
+    It is `ServerFull` if memory is all that is missing.
+    """
+    errors = [str(reply) for reply in replies if isinstance(reply, ReplyError)]
+    if errors:
+        full = all(error.startswith("OOM ") for error in errors)
+        raise (ServerFull if full else TierUnavailable)(f"Redis refuses: {errors[0]}")
