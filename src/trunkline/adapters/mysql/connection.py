@@ -52,7 +52,8 @@ class SessionLost(StorageUnavailable):
 
 
 class Connection:
-    """One session. After any error but a duplicate key, contention or damage it is not used again.
+    """One session. It goes on after a duplicate key, contention, damage or a change that was made
+    already; after any other error it is not used again.
 
     Raises `Contended`, `DuplicateKey`, `DataDamaged`, `StorageFull` or `StorageUnavailable`; for
     a change of tables, which is no transaction's, `AlreadyMade`.

@@ -139,8 +139,8 @@ class _Snapshot:
 
     async def _schema(self) -> AsyncIterator[str]:
         found = versions_of(await self.rows(statement("schema_steps")))
-        if why := unfit(found, shipped_steps()):
-            yield f"It {why}."
+        if problem := unfit(found, shipped_steps()):
+            yield f"It {problem.why}."
         held = {shard for shard, _ in await self.rows(statement("shards"))}
         first, last = self.place.shards
         missing = [shard for shard in range(first, last + 1) if shard not in held]

@@ -22,6 +22,7 @@ from trunkline.errors import ConfigInvalid, StorageUnavailable, StoreNewer, Stor
 
 _LOCK: Final = "trunkline.migrate"
 _LOCK_SECONDS: Final = 5
+_DO: Final = {StoreNewer: "use a newer Trunkline", StoreNotMigrated: "run `trunkline migrate`"}
 _FILE: Final = re.compile(r"(\d{4})_(before|after)\.sql")
 
 
@@ -83,26 +84,31 @@ async def versions(database: Database) -> Versions:
     return versions_of(await database.query(statement("schema_steps")))
 
 
-def unfit(found: Versions, steps: Sequence[Step]) -> str | None:
-    """Why code with these steps cannot work with such tables, None if it can.
+class Unfit(NamedTuple):
+    """Why code cannot work with tables, and the error that says so."""
+
+    error: type[StoreNewer | StoreNotMigrated]
+    why: str
+
+
+def unfit(found: Versions, steps: Sequence[Step]) -> Unfit | None:
+    """What keeps code with these steps from working with such tables, None if nothing does.
 
     It needs the steps that come before it, and takes none that come after a later version.
     """
     newest = steps[-1].version
     if found.after > newest:
-        return f"has tables for versions from {found.after} on, this is {newest}"
+        why = f"has tables for versions from {found.after} on, this is {newest}"
+        return Unfit(StoreNewer, why)
     if found.before < newest:
-        return f"has tables of version {found.before}, this is {newest}"
+        return Unfit(StoreNotMigrated, f"has tables of version {found.before}, this is {newest}")
     return None
 
 
 async def check_version(database: Database, steps: Sequence[Step]) -> None:
     """Raises `StoreNewer` or `StoreNotMigrated` unless code with these steps can use the tables."""
-    found = await versions(database)
-    if why := unfit(found, steps):
-        if found.after > steps[-1].version:
-            raise StoreNewer(f"The database {database.name} {why}: use a newer Trunkline.")
-        raise StoreNotMigrated(f"The database {database.name} {why}: run `trunkline migrate`.")
+    if problem := unfit(await versions(database), steps):
+        raise problem.error(f"The database {database.name} {problem.why}: {_DO[problem.error]}.")
 
 
 async def migrate(database: Database, steps: Sequence[Step], *, after: bool = False) -> Migrated:
@@ -142,9 +148,9 @@ async def _upgrade(
             )
         await connection.execute(statement("schema_create"))
     found = versions_of(await connection.rows(statement("schema_steps")))
-    if found.after > steps[-1].version:
-        why = unfit(found, steps)
-        raise StoreNewer(f"The database {database.name} {why}: nothing was changed.")
+    problem = unfit(found, steps)
+    if problem and problem.error is StoreNewer:
+        raise StoreNewer(f"The database {database.name} {problem.why}: nothing was changed.")
     # Nobody works with tables that are only being made.
     after = after or found.before == 0
     due = [step for step in steps if step.version > getattr(found, step.phase)]
