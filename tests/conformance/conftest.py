@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 pytest.register_assert_rewrite("trunkline.testing.conformance")
 
 import hbase_tables  # noqa: E402
-from addresses import address_of, require_server  # noqa: E402
+from addresses import shared_hbase  # noqa: E402
 from databases import SERVERS, emptied, made_anew  # noqa: E402
 
 from trunkline.adapters.hbase.settings import Settings as HbaseSettings  # noqa: E402
@@ -40,11 +40,7 @@ def sealers() -> tuple[KeyringSealer, KeyringSealer]:
 @pytest.fixture(scope="session")
 def hbase_server(worker_id: str) -> HbaseSettings:
     """Where HBase is; the table that it names is not made."""
-    host, port = address_of("hbase", "127.0.0.1:26092")
-    require_server("HBase", host, port)
-    return HbaseSettings(
-        host=host, port=port, table=f"trunkline_test_{worker_id}_{os.getpid()}", regions=4
-    )
+    return shared_hbase(f"trunkline_test_{worker_id}_{os.getpid()}")
 
 
 @pytest.fixture(scope="session")

@@ -8,25 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hbase_tables
-from addresses import address_of, mariadb_servers, require_server
+from addresses import mariadb_servers, shared_hbase, shared_redis
 from cluster_process import ClusterProcess, Tiers, cluster_process, settings_file
 from databases import everywhere, own_databases
-
-from trunkline.adapters.hbase.settings import Settings as HbaseSettings
 
 
 @contextmanager
 def own_cluster(folder: Path, name: str) -> Iterator[Path]:
     """The settings of a cluster of this name, with nothing made yet; nothing stays of it."""
-    redis = address_of("redis", "127.0.0.1:26379")
-    require_server("Redis", *redis)
-    host, port = address_of("hbase", "127.0.0.1:26092")
-    require_server("HBase", host, port)
     tiers = Tiers(
-        own_databases(mariadb_servers(), name),
-        "{}:{}".format(*redis),
-        HbaseSettings(host=host, port=port, table=name, regions=4),
-        prefix=name,
+        own_databases(mariadb_servers(), name), shared_redis(), shared_hbase(name), prefix=name
     )
     asyncio.run(everywhere(mariadb_servers(), f"DROP DATABASE IF EXISTS {name}"))
     asyncio.run(hbase_tables.drop(tiers.hbase))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import hbase_tables
 import pytest
-from addresses import address_of, state_directory
+from addresses import shared_redis, state_directory
 from clusters import running
 from command_line import SECONDS, run, run_json
 from databases import database
@@ -114,8 +114,9 @@ def test_no_canary_stands_in_any_file_of_any_server(
     """I12; and what the test itself writes in the clear is found in all of them."""
     state = state_directory()
     text = config.read_text(encoding="utf-8")
-    host, port = address_of("redis", "127.0.0.1:26379")
-    config.write_text(text.replace(f'"{host}:{port}"', f'"{own_redis.address}"'), encoding="utf-8")
+    config.write_text(
+        text.replace(f'"{shared_redis()}"', f'"{own_redis.address}"'), encoding="utf-8"
+    )
     assert run("migrate", "--config", config).returncode == 0
     # Short, since a longer body is compressed: unsealed, it would not be found either.
     run_token = secrets.token_hex(4)

@@ -8,7 +8,7 @@ from random import Random
 
 import hbase_tables
 import msgspec
-from addresses import address_of, require_server
+from addresses import shared_hbase
 from certificates import Authority, mariadb_options, redis_options, terminating
 from cluster_process import Tiers, settings_file
 from clusters import running
@@ -16,7 +16,6 @@ from command_line import run, run_json
 from mariadb_server import private_mariadb
 from redis_server import private_redis
 
-from trunkline.adapters.hbase.settings import Settings as HbaseSettings
 from trunkline.replay.demonstration import SAMPLE
 from trunkline.testing.proxy import Proxy
 
@@ -35,12 +34,10 @@ def replay_and_audit(config: Path) -> None:
 
 async def test_a_cluster_does_its_work_over_tls_alone(tmp_path: Path, worker_id: str) -> None:
     """Given tiers that take nobody without a certificate."""
-    host, port = address_of("hbase", "127.0.0.1:26092")
-    require_server("HBase", host, port)
+    hbase = shared_hbase(f"trunkline_tls_{worker_id}")
     authority = Authority(tmp_path, "authority")
     trusted = authority.trusted()
     client = authority.issue("redis-client")
-    hbase = HbaseSettings(host=host, port=port, table=f"trunkline_tls_{worker_id}", regions=4)
     await hbase_tables.drop(hbase)
     with (
         private_redis(tmp_path, *redis_options(authority, "yes"), tls=True, client=client) as redis,
@@ -48,7 +45,7 @@ async def test_a_cluster_does_its_work_over_tls_alone(tmp_path: Path, worker_id:
             tmp_path / "mariadb", *mariadb_options(authority), require="REQUIRE X509"
         ) as mariadb,
     ):
-        async with Proxy(host, port, Random(1), tls=terminating(authority)) as thrift:
+        async with Proxy(hbase.host, hbase.port, Random(1), tls=terminating(authority)) as thrift:
             through = msgspec.structs.replace(hbase, host="127.0.0.1", port=thrift.port)
             tiers = Tiers(mariadb.whole(), redis.address, through, tls=trusted)
             await asyncio.to_thread(replay_and_audit, settings_file(tmp_path, tiers))

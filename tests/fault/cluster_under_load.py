@@ -31,6 +31,8 @@ PAUSE_SECONDS = 0.02
 ANEW = 10
 """So often must every user be answered anew before a fault counts as over."""
 OVER_SECONDS = 60.0
+COMPLETE_SECONDS = 10.0
+"""So long after a silence began every endpoint must have everything."""
 FULL_ROUNDS = 100
 
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 pytest.register_assert_rewrite("crowd", "puller", "cluster_under_load", "under_load")
 
 import hbase_tables  # noqa: E402
-from addresses import address_of, mariadb_servers, require_server  # noqa: E402
+from addresses import mariadb_servers, shared_hbase  # noqa: E402
 from cluster_process import Tiers  # noqa: E402
 from cluster_under_load import Strikes  # noqa: E402
 from databases import everywhere, own_databases  # noqa: E402
@@ -88,9 +88,7 @@ def databases(campaign: str) -> Iterator[MysqlSettings]:
 @pytest.fixture
 def table(campaign: str) -> Iterator[HbaseSettings]:
     """A table's place on the shared HBase; nothing is made yet."""
-    host, port = address_of("hbase", "127.0.0.1:26092")
-    require_server("HBase", host, port)
-    settings = HbaseSettings(host=host, port=port, table=campaign, regions=4)
+    settings = shared_hbase(campaign)
     yield settings
     asyncio.run(hbase_tables.drop(settings))
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 from cluster_process import Tiers
-from cluster_under_load import ClusterUnderLoad, Strikes
+from cluster_under_load import COMPLETE_SECONDS, ClusterUnderLoad, Strikes
 from lossy_inbox import Weather
 
 LOSS = 0.2
-COMPLETE_SECONDS = 10.0
 ALL_LOST_SECONDS = 0.5
 REPAIRED_SECONDS = 2.5
 """A beat: what was lost before it has come to light."""

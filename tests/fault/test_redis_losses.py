@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 import redis
 from cluster_process import Tiers
-from cluster_under_load import ClusterUnderLoad, Strikes
+from cluster_under_load import COMPLETE_SECONDS, ClusterUnderLoad, Strikes
 from redis_server import PrivateRedis, until
 
 SHORT_ROUNDS = 10
 """With fewer rounds than this a pause is short, too."""
 PAUSE_SECONDS = (5.0, 10.0)
 WORKERS = 2
-COMPLETE_SECONDS = 10.0
 
 pytestmark = pytest.mark.timeout(7200)
 
@@ -121,15 +120,14 @@ async def test_sends_and_pushes_go_on_while_redis_is_full(
     times = strikes(20)
     async with ClusterUnderLoad(tmp_path, tiers) as load:
         await load.goes_on()
-        for _ in range(times):
-            with redis_process.client() as client:
+        with redis_process.client() as client:
+            for _ in range(times):
                 client.config_set("maxmemory", 1)
-            await load.goes_on()
-            await load.quiet()
-            await load.crowd.converge(COMPLETE_SECONDS)
-            load.write()
-            with redis_process.client() as client:
+                await load.goes_on()
+                await load.quiet()
+                await load.crowd.converge(COMPLETE_SECONDS)
+                load.write()
                 client.config_set("maxmemory", 0)
-            await load.goes_on()
-            await asyncio.sleep(chance.uniform(0.0, 1.0))
+                await load.goes_on()
+                await asyncio.sleep(chance.uniform(0.0, 1.0))
         tell(f"Redis full {times} times, {await load.verdict()}")

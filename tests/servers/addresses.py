@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.adapters.hbase.settings import Settings as HbaseSettings
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
 
 _CONNECT_SECONDS = 3.0
@@ -52,6 +53,20 @@ def mysql8_server() -> Settings:
     host, port = address_of("mysql8", "127.0.0.1:33080")
     require_server("MySQL 8.0", host, port, "deploy/local/mysql8.sh up")
     return Settings(databases=(DatabaseSettings(host=host, port=port),), password="trunkline")
+
+
+def shared_redis() -> str:
+    """`host:port` of the Redis that tests share by prefixes of their own."""
+    host, port = address_of("redis", "127.0.0.1:26379")
+    require_server("Redis", host, port)
+    return f"{host}:{port}"
+
+
+def shared_hbase(table: str) -> HbaseSettings:
+    """The HBase that tests share by tables of their own; the one named here is not made."""
+    host, port = address_of("hbase", "127.0.0.1:26092")
+    require_server("HBase", host, port)
+    return HbaseSettings(host=host, port=port, table=table, regions=4)
 
 
 def state_directory() -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from addresses import address_of, require_server
+from addresses import shared_redis
 from certificates import Files
 
 from trunkline.adapters.memory.clock import SystemClock
@@ -37,10 +37,8 @@ FAR_MORE_SECONDS = 5.0
 @contextmanager
 def shared_settings(**more: object) -> Iterator[Settings]:
     """Settings of the shared server with a prefix of their own; its keys are deleted after."""
-    host, port = address_of("redis", "127.0.0.1:26379")
-    require_server("Redis", host, port)
     prefix = f"test-{uuid.uuid4().hex}"
-    settings = Settings(nodes=(f"{host}:{port}",), prefix=prefix, **{**PATIENT, **more})
+    settings = Settings(nodes=(shared_redis(),), prefix=prefix, **{**PATIENT, **more})
     yield settings
     keys = keys_of(settings)
     if keys:
