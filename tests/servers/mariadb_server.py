@@ -62,7 +62,7 @@ class PrivateMariadb:
         with self._log.open("ab") as log:
             subprocess.run(
                 ["mariadb-install-db", self._defaults, "--skip-test-db",
-                 "--auth-root-authentication-method=normal"],
+                 "--auth-root-authentication-method=socket", f"--auth-root-socket-user={_user()}"],
                 stdout=log, stderr=log, check=True,
             )  # fmt: skip
 
@@ -96,7 +96,7 @@ class PrivateMariadb:
             time.sleep(0.05)
 
     def execute(self, statements: str) -> None:
-        """Runs statements as root."""
+        """Runs statements as the administrator: who started it, over the socket."""
         done = self._sql(statements)
         assert done.returncode == 0, done.stderr
 
@@ -108,7 +108,14 @@ class PrivateMariadb:
             self._process = None
 
     def _sql(self, statements: str) -> subprocess.CompletedProcess[str]:
-        command = ["mariadb", "--no-defaults", "-uroot", "-S", str(self.folder / "socket"), "-N"]
+        command = [
+            "mariadb",
+            "--no-defaults",
+            f"-u{_user()}",
+            "-S",
+            str(self.folder / "socket"),
+            "-N",
+        ]
         return subprocess.run(
             [*command, "-e", statements], capture_output=True, text=True, check=False
         )
