@@ -40,6 +40,7 @@ from trunkline.services.audit import Audit
 from trunkline.services.backbone import Stores
 from trunkline.services.crossing import Cluster
 from trunkline.services.metrics import Metrics
+from trunkline.services.readiness import Readiness
 from trunkline.services.readings import Readings
 
 _log = structlog.get_logger("trunkline.app")
@@ -128,7 +129,7 @@ async def archive(config: Config, *, on_listening: Callable[[Listening], None]) 
         )  # fmt: skip
         stopping = stop_on_signals()
         async with (
-            serve_ops(config.ops, metrics.registry, lambda: True) as port,
+            serve_ops(config.ops, metrics.registry, Readiness((), serving=lambda: True)) as port,
             asyncio.TaskGroup() as group,
         ):
             seconds = config.services.keys_refresh_seconds

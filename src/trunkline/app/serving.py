@@ -15,6 +15,7 @@ from trunkline.config import Config
 from trunkline.gateway.websocket import Gateway
 from trunkline.http.ops import serve_ops
 from trunkline.services.backbone import Backbone, Stores
+from trunkline.services.readiness import Readiness
 
 _log = structlog.get_logger("trunkline.app")
 
@@ -36,10 +37,11 @@ async def run_server(
     backbone = Backbone(stores, config.services, archives=archives)
     gateway = Gateway(backbone, config.gateway, stores.clock)
     stopping = stop_on_signals()
-    ready = False
+    serving_now = False
+    readiness = Readiness(stores.health, serving=lambda: serving_now)
     async with AsyncExitStack() as stack:
         ops_port = await stack.enter_async_context(
-            serve_ops(config.ops, backbone.metrics.registry, lambda: ready)
+            serve_ops(config.ops, backbone.metrics.registry, readiness)
         )
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(backbone.run())
@@ -50,11 +52,11 @@ async def run_server(
                 f"http://{reachable(config.ops.host)}:{ops_port}",
                 os.getpid(),
             )
-            ready = True
+            serving_now = True
             _log.info("listening", url=listening.url, ops_url=listening.ops_url)
             on_listening(listening)
             await stopping.wait()
-            ready = False
+            serving_now = False
             _log.info("draining", connections=backbone.registry.count)
             on_draining()
             gateway.stop_accepting()

@@ -1,7 +1,7 @@
 """The operators' listener: `/healthz`, `/readyz`, `/metrics`."""
 
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from trunkline.errors import AddressInUse
+from trunkline.services.readiness import Readiness
 
 
 class OpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,21 +27,24 @@ class OpsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @asynccontextmanager
 async def serve_ops(
-    settings: OpsSettings, registry: CollectorRegistry, ready: Callable[[], bool]
+    settings: OpsSettings, registry: CollectorRegistry, readiness: Readiness
 ) -> AsyncIterator[int]:
     """Listens while the context is open; yields the port. Raises `AddressInUse`.
 
-    `/healthz` answers 200 while the process runs its loop, `/readyz` 200 once it takes
-    connections and 503 while it starts or drains, `/metrics` the Prometheus text format.
+    `/healthz` answers 200 while the process runs its loop; `/readyz` 200 while it can serve, else
+    503, with a `services.readiness.Report` as JSON; `/metrics` the Prometheus text format.
     """
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
     async def readyz(_: web.Request) -> web.Response:
-        if ready():
-            return web.json_response({"status": "ready"})
-        return web.json_response({"status": "not_ready"}, status=503)
+        report = readiness.report()
+        return web.Response(
+            body=msgspec.json.encode(report),
+            status=200 if report.ready else 503,
+            content_type="application/json",
+        )
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(

@@ -17,6 +17,7 @@ from trunkline.ports.clock import Clock
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
 from trunkline.ports.outlet import Outlet
+from trunkline.ports.readiness import TierHealth
 from trunkline.ports.readings import Reading
 from trunkline.ports.sealer import Sealer
 from trunkline.ports.tasks import TaskStore
@@ -60,6 +61,7 @@ class Stores(msgspec.Struct, frozen=True):
     lane_of: Callable[[ConversationId], int] = lambda _: 0
     cluster: Cluster | None = None
     readings: Sequence[Reading] = ()
+    health: Sequence[TierHealth] = ()
 
 
 class Backbone:

@@ -1,6 +1,6 @@
 """The server's metrics, one table of names; `docs/reference/metrics.md` is held against it."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LAGS = (1, 5, 15, 30, 60, 120, 300, 900, 3_600, 4 * 3_600, 24 * 3_600)
@@ -14,6 +14,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        ProcessCollector(registry=r)
         self.connections = Gauge(
             "trunkline_connections", "Open connections after hello.", registry=r
         )
