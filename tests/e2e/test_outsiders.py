@@ -134,6 +134,18 @@ async def test_a_former_member_reads_the_view_to_its_end_and_no_further(
     assert (await former.ask("mark", request=5, conversation="g", seq=4))["t"] == "done"
 
 
+async def test_a_former_member_is_told_no_later_name(
+    server: Server, alice: ForeignClient, former: ForeignClient
+) -> None:
+    """I13: by no sync, of none of their endpoints."""
+    for number, name in enumerate(("How we replace Bob", "Bob's successor is Carol")):
+        await alice.ask("rename", id=f"r{number}", conversation="g", name=name)
+        fresh = await server.connect("bob", endpoint=f"fresh{number}")
+        for client in (former, fresh):
+            changed = (await heads(client))["g"]
+            assert (changed["left"], "name" in changed) == (True, False)
+
+
 async def test_who_joins_sees_from_their_own_entry_on(server: Server, alice: ForeignClient) -> None:
     carol = await server.connect("carol")
     await alice.ask("add", id="8", conversation="g", users=["carol"])

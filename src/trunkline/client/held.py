@@ -127,7 +127,9 @@ class Held:
 
     def update(self, change: Changed) -> None:
         """Takes over what a sync says of the conversation, apart from entries."""
-        self.kind, self.name, self.left = change.kind, change.name, change.left
+        self.kind, self.left = change.kind, change.left
+        if not change.left:  # the name it had when the view ended is the last that it has here
+            self.name = change.name
         self.head = change.head if change.left else max(change.head, self.last)
         if change.marker < self.marker:
             # The server does not know of this endpoint's mark or send yet: its count is older

@@ -8,7 +8,11 @@ from trunkline.model import Conversation, Digest, Member, Seq
 
 
 class View(msgspec.Struct, frozen=True, gc=False):
-    """A member's range first..last of a conversation, with its exact digest and unread."""
+    """A member's range first..last of a conversation, with its exact digest and unread.
+
+    All that a member is told of the conversation as it is stands here: `sealed_name` is its
+    name, empty where it has none, or where the view has ended and it may bear another by now.
+    """
 
     first: Seq
     last: Seq
@@ -16,6 +20,7 @@ class View(msgspec.Struct, frozen=True, gc=False):
     unread: int
     marker: Seq
     left: bool
+    sealed_name: bytes
 
 
 def last_visible(conversation: Conversation, member: Member) -> Seq:
@@ -36,6 +41,7 @@ def view_of(conversation: Conversation, member: Member) -> View:
         countable - member.marker_countable,
         member.marker,
         bool(member.left_at),
+        b"" if member.left_at else conversation.sealed_name,
     )
 
 

@@ -91,11 +91,20 @@ class AppendService:
     async def _regroup(self, unknown: Unknown) -> None:
         """What an unknown outcome may have stored was pushed to nobody, and may have changed
         who may be pushed to: since a commit went through, the store tells (DESIGN section 3).
+        Who was gone before that learns nothing of it (I13).
         """
         try:
-            for conversation, sender in unknown:
+            for (conversation, sender), named in unknown.items():
                 for row, _ in (await self._hot.views(sender, (conversation,))).values():
-                    self._fanout.regroup(row, await self._hot.members(row.key))
+                    members = await self._hot.members(row.key)
+                    self._fanout.regroup(
+                        row,
+                        {
+                            user: member
+                            for user, member in members.items()
+                            if not member.left_at or user in named
+                        },
+                    )
         except TrunklineError as error:
             _log.warning("regroup_failed", code=error.code, detail=error.detail)
             self._fanout.close_all()

@@ -78,7 +78,10 @@ class FanOut:
             self._refuse(draft, connection, error)
 
     def regroup(self, conversation: Conversation, members: Mapping[UserId, Member]) -> None:
-        """Lets those watch who are members, and no others (I13); tells them all to sync."""
+        """Lets those watch who are members, and no others (I13); tells them all to sync.
+
+        `members`: who is one, and who may just have ceased to be.
+        """
         for user, member in members.items():
             for connection in self._registry.of_user(user):
                 if member.left_at:

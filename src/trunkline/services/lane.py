@@ -30,7 +30,8 @@ _CONTENDED_SECONDS = 0.1
 Begin = Callable[[], Awaitable[Lease | None]]
 Committed = Callable[[Sequence[Item], Decision, Lease | None], Awaitable[None]]
 Refuse = Callable[[Sequence[Item], TrunklineError], None]
-Unknown = dict[tuple[ConversationId, UserId], None]
+Unknown = dict[tuple[ConversationId, UserId], dict[UserId, None]]
+"""Who wrote where with an outcome that is not known, and the users whom that named."""
 
 
 class Lane:
@@ -233,4 +234,5 @@ class Lane:
 
     def _remember_unknown(self, items: Sequence[Item]) -> None:
         for draft, _ in items:
-            self._unknown[draft.conversation, draft.sender] = None
+            named = self._unknown.setdefault((draft.conversation, draft.sender), {})
+            named.update(dict.fromkeys(draft.users))

@@ -8,7 +8,7 @@ import msgspec
 
 from trunkline.core.digest import move_vector, to_hex, vector_digest
 from trunkline.core.envelope import name_associated_data
-from trunkline.core.views import check_position, view_of
+from trunkline.core.views import View, check_position, view_of
 from trunkline.errors import InvalidRange
 from trunkline.model import (
     NO_SEQ,
@@ -146,15 +146,15 @@ class Syncs:
             cipher.digest_key.hex(),
             view.unread,
             view.marker,
-            self._name(conversation),
+            self._name(conversation, view),
             view.left,
         )
 
-    def _name(self, conversation: Conversation) -> str | None:
-        if not conversation.sealed_name:
+    def _name(self, conversation: Conversation, view: View) -> str | None:
+        if not view.sealed_name:
             return None
         cipher = self._sealer.cipher(conversation.wrapped_key)
-        return cipher.open(conversation.sealed_name, name_associated_data(conversation.id)).decode()
+        return cipher.open(view.sealed_name, name_associated_data(conversation.id)).decode()
 
     async def _vector(self, connection: Connection) -> _Vector:
         key = _Endpoint(connection.user, connection.endpoint)

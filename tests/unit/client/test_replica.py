@@ -239,3 +239,16 @@ def test_a_count_from_before_an_own_mark_does_not_undo_it() -> None:
     watched.replica.changed([changed(3, unread=3)])
     held = watched.replica.held[ROOM]
     assert (held.marker, held.unread) == (2, 1)
+
+
+def test_a_view_that_has_ended_keeps_the_name_that_it_had() -> None:
+    """I13: no name is told any more, and the last one that the user saw is no empty one."""
+    watched = Watched()
+    named = Changed(
+        ROOM, ConversationKind.GROUP, Seq(2), Seq(1), to_hex(digest_of(entries(1, 2))), KEY.hex(),
+        name="Ours",
+    )  # fmt: skip
+    watched.replica.changed([named])
+    watched.replica.changed([changed(2, left=True)])
+    (copy,) = watched.write().copies
+    assert (copy.name, copy.left) == ("Ours", True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from two_workers import ANN, BEN, CID, GROUP, LONG_SECONDS, A, B, Pair, tell, until
 
+from trunkline.core.appending import Decision
 from trunkline.core.packets import Frame, Note, Packet, Told
-from trunkline.errors import TierUnavailable
-from trunkline.model import ClientMessageId, ConversationKey, Seq, WorkerId
+from trunkline.errors import OutcomeUnknown, TierUnavailable
+from trunkline.model import ClientMessageId, ConversationKey, Draft, Seq, WorkerId
+from trunkline.ports.hot import Decide
 from trunkline.wire.encoding import JSON, MESSAGEPACK
-from trunkline.wire.frames import Mark, Send, Sync, Synced
+from trunkline.wire.frames import Mark, Remove, Send, Sync, Synced
 
 REPAIRED_SECONDS = 5.0
 """A beat and a comparison."""
@@ -139,6 +142,35 @@ def test_a_worker_that_missed_the_removal_does_not_push_what_it_commits_itself()
         await until(lambda: 3 in ann.pushed())
         await asyncio.sleep(1.0)
         assert ben.pushed() == []
+
+    tell(story)
+
+
+@pytest.mark.parametrize("worker", [A, B])
+def test_an_unknown_outcome_that_is_settled_is_no_news_for_who_was_gone_before(
+    worker: WorkerId,
+) -> None:
+    """I13: whom it may have removed is told to sync, who was removed long ago is not."""
+
+    async def story(pair: Pair) -> None:
+        ann = await pair.connect(A, ANN)
+        await ann.create(BEN, CID)
+        await ann.remove(CID)
+        ben, cid = await pair.connect(worker, BEN), await pair.connect(worker, CID)
+        append = pair.hot.append
+
+        async def without_answer(batch: Sequence[Draft], decide: Decide, **how: bool) -> Decision:
+            await append(batch, decide, **how)
+            pair.hot.append = append  # type: ignore[method-assign]
+            raise OutcomeUnknown
+
+        pair.hot.append = without_answer  # type: ignore[assignment, method-assign]
+        ann.send(Remove(ClientMessageId("unknown"), GROUP, [BEN]))
+        await until(lambda: ben.notices())
+        await ann.say("not seen")
+        await asyncio.sleep(5.0)
+        assert ben.pushed() == cid.pushed() == []
+        assert cid.notices() == 0
 
     tell(story)
 

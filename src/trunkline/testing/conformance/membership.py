@@ -87,6 +87,21 @@ class MembershipSuite:
             assert [e.seq for e in entries] == list(range(1, 12))
             assert [line.conversation for line in await stores.hot.conversations_of(UserId("bob"))]
 
+    async def test_who_left_sees_no_name_that_came_later(
+        self, make_store: StoreMaker, writer: Writer
+    ) -> None:
+        """I13: nor whether there is one; who comes back sees it."""
+        async with make_store() as stores:
+            await writer.append(stores.hot, writer.create("g", "ann", "c", ["bob"], name="Ours"))
+            assert view_of(*await view(stores.hot, "bob", "g")).sealed_name
+            await writer.append(stores.hot, writer.leave("g", "ann", "l", ["bob"]))
+            await writer.append(stores.hot, writer.rename("g", "ann", "r", "Without him"))
+        async with make_store() as stores:
+            assert not view_of(*await view(stores.hot, "bob", "g")).sealed_name
+            assert view_of(*await view(stores.hot, "ann", "g")).sealed_name
+            await writer.append(stores.hot, writer.join("g", "ann", "j", ["bob"]))
+            assert view_of(*await view(stores.hot, "bob", "g")).sealed_name
+
     async def test_who_comes_back_sees_from_the_return_on(
         self, make_store: StoreMaker, writer: Writer
     ) -> None:
