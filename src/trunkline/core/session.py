@@ -43,7 +43,7 @@ class ProtocolSession:
 
 
 class TokenBucket:
-    """Lets `rate` sends a second pass, `burst` of them at once.
+    """Lets `rate` units of work a second pass, `burst` of them at once.
 
     Source: the token bucket as traffic engineering has it (RFC 2697 describes one).
     """
@@ -56,16 +56,20 @@ class TokenBucket:
         self._level = float(burst)
         self._updated = now
 
-    def take(self, now: float) -> None:
-        """Takes one; raises `RateLimited` with the time to wait."""
+    def take(self, now: float, amount: float = 1.0) -> None:
+        """Takes `amount`; raises `RateLimited` with the time to wait.
+
+        What is more than `burst` is let pass by a full bucket, and paid off afterwards.
+        """
         level = self._level + (now - self._updated) * self._rate
         self._updated = now
         if level > self._burst:
             level = self._burst
-        if level < 1.0:
+        lacking = min(amount, self._burst) - level
+        if lacking > 0.0:
             self._level = level
-            raise RateLimited(retry_after_seconds=(1.0 - level) / self._rate)
-        self._level = level - 1.0
+            raise RateLimited(retry_after_seconds=lacking / self._rate)
+        self._level = level - amount
 
     def full(self, now: float) -> bool:
         """Whether nothing was taken for so long that the bucket may be forgotten."""

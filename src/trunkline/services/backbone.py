@@ -8,7 +8,6 @@ import structlog
 
 from trunkline.core.appending import AppendPlanner
 from trunkline.core.ids import check_id
-from trunkline.core.session import TokenBucket
 from trunkline.errors import Overloaded, ShuttingDown, TokenOfAnotherUser, TrunklineError
 from trunkline.model import ConversationId, UserId
 from trunkline.ports.authenticator import Authenticator, Grant
@@ -25,6 +24,7 @@ from trunkline.services.access import Views
 from trunkline.services.append import AppendService
 from trunkline.services.archiver import Archiver
 from trunkline.services.batch_load import BatchLoad
+from trunkline.services.charges import Charges
 from trunkline.services.comparing import CachedComparison, Comparison, StoredComparison
 from trunkline.services.crossing import AfterCommit, Alone, Cluster, Crossing
 from trunkline.services.drafting import Drafting, FreshKeys
@@ -42,7 +42,6 @@ from trunkline.wire.close import Close
 from trunkline.wire.frames import PROTOCOL_VERSION, Hello, Limits, Welcome
 
 _log = structlog.get_logger("trunkline.backbone")
-_BUCKETS_REMEMBERED = 100_000
 _EVICT_SECONDS = 30.0
 
 
@@ -79,7 +78,7 @@ class Backbone:
             stores.hot, stores.cached, stores.cold, stores.sealer, stores.clock,
         )  # fmt: skip
         self._fresh_keys = FreshKeys(sealer, stores.random_bits)
-        self._buckets: dict[UserId, TokenBucket] = {}
+        self._operations = Charges(settings.sends_per_second, settings.send_burst, clock)
         self._draining = False
         self._drained = asyncio.Event()
         self._views = Views(hot)
@@ -218,15 +217,9 @@ class Backbone:
 
     def drafting(self, user: UserId) -> Drafting:
         """Makes the drafts of a connection; the rate is the user's, over all connections."""
-        now = self._stores.clock.monotonic()
-        bucket = self._buckets.get(user)
-        if bucket is None:
-            if len(self._buckets) >= _BUCKETS_REMEMBERED:
-                self._buckets = {u: b for u, b in self._buckets.items() if not b.full(now)}
-            bucket = self._buckets[user] = TokenBucket(
-                self.settings.sends_per_second, self.settings.send_burst, now
-            )
-        return Drafting(user, bucket, self._fresh_keys, self._stores.clock, self.settings)
+        return Drafting(
+            user, self._operations.of(user), self._fresh_keys, self._stores.clock, self.settings
+        )
 
     def welcome(self, connection: Connection, expires_ms: int) -> Welcome:
         """The answer to `hello`."""
