@@ -46,6 +46,7 @@ OFF_THE_WIRE = {
     "digest_mismatch",
     "keyring_missing",
     "local_store_wrong",
+    "redirected",
     "server_unsafe",
     "store_newer",
     "store_not_migrated",

@@ -314,6 +314,13 @@ class Unreachable(TrunklineError):
     advice = "The server cannot be reached."
 
 
+class Redirected(Unreachable):
+    """Something on the way, or the server's proxy, answers with another address."""
+
+    code = "redirected"
+    advice = "The address redirects to another one, which is not followed: name the right one."
+
+
 class StoreOfAnotherEndpoint(TrunklineError):
     code = "local_store_wrong"
     advice = "The local store belongs to another user or endpoint, or to another server."

@@ -7,6 +7,7 @@ from picows import (
     WSCloseCode,
     WSError,
     WSFrame,
+    WSHandshakeError,
     WSListener,
     WSMsgType,
     WSTransport,
@@ -14,7 +15,7 @@ from picows import (
 )
 
 from trunkline.client.link import ABNORMAL, Link, Receiver
-from trunkline.errors import Unreachable
+from trunkline.errors import Redirected, Unreachable
 from trunkline.wire.encoding import Encoding
 
 _FRAME_BYTES_MAX = 64 << 20
@@ -31,7 +32,7 @@ class WebSocketDialer:
         self._url = url
 
     async def dial(self, receiver: Receiver, encoding: Encoding) -> Link:
-        """Opens the connection; raises `Unreachable`."""
+        """Opens the connection; raises `Unreachable`, also `Redirected`: it goes nowhere else."""
         link = _WebSocketLink(receiver, binary=encoding.binary)
         try:
             await ws_connect(
@@ -45,7 +46,16 @@ class WebSocketDialer:
                 max_frame_size=_FRAME_BYTES_MAX,
                 read_buffer_init_size=_READ_BUFFER_BYTES,
                 extra_headers={"Sec-WebSocket-Protocol": encoding.subprotocol},
+                max_redirects=0,  # `hello` holds a token: it is for this address alone
             )
+        except WSHandshakeError as error:
+            response = error.response
+            if response is None or not 300 <= response.status < 400:
+                raise Unreachable(f"{self._url} cannot be reached: {error}") from error
+            raise Redirected(
+                f"{self._url} answers with a redirect to {response.headers.get('Location')}: "
+                "it is not followed, since the token is for the named address alone."
+            ) from error
         except (OSError, TimeoutError, WSError, asyncio.IncompleteReadError) as error:
             raise Unreachable(f"{self._url} cannot be reached: {error}") from error
         if not link.opened:  # the peer went between the handshake and the first turn
