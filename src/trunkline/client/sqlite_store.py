@@ -1,5 +1,7 @@
 """Keeps endpoints in one SQLite file: runs of entries a row, one commit for all who wait.
 
+Every message stands in it as it was read: the files are their owner's alone (0600).
+
 Durability: WAL with `synchronous=FULL`. What `flush` returned for survives a power cut, so
 that an endpoint never confirms what a crash could take back. Commits are shared: while one
 is written, whatever the file's endpoints flush meanwhile gathers for the next.
@@ -8,10 +10,12 @@ All of SQLite happens on one thread of the store; the loop only hands over chang
 """
 
 import asyncio
+import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeVar
@@ -171,6 +175,7 @@ class _File:
     """The connection; all but `write` runs on the store's thread."""
 
     def __init__(self, path: Path) -> None:
+        _make_private(path)
         self._connection = sqlite3.connect(
             path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -337,6 +342,20 @@ class _File:
         self._connection.execute(_DELETE_RUNS, bounds)
         stored.tail_rows = 0
         return [entry for (data,) in rows for entry in self._runs.unpack(data)]
+
+
+def _make_private(path: Path) -> None:
+    """Makes the file 0600, with its WAL and index; SQLite makes those later as it finds the file.
+
+    One that is another user's cannot be changed, and is opened or refused as it is.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StorageUnavailable(f"The local store {path} cannot be opened: {error}.") from error
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError, PermissionError):
+            path.with_name(path.name + suffix).chmod(0o600)
 
 
 def _named(error: sqlite3.Error, path: Path) -> TrunklineError:

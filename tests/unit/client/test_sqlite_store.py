@@ -42,6 +42,10 @@ def copy(conversation: ConversationId, last: int) -> Copy:
     )
 
 
+def modes_in(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
 def grown(conversation: ConversationId, first: int, last: int) -> Changes:
     return Changes(runs=[(conversation, [entries(first, last)])], copies=[copy(conversation, last)])
 
@@ -77,6 +81,24 @@ async def test_runs_of_any_length_are_read_back_in_any_range(
             assert await handle.read(conversation, Seq(0), Seq(last)) == entries(1, last)
             some = await handle.read(conversation, Seq(after), Seq(up_to))
             assert some == entries(after + 1, up_to)
+
+
+async def test_the_files_are_their_owners_alone_also_those_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "local.db"
+    umask = os.umask(0)
+    try:
+        for found in ("made", "opened again"):
+            async with SqliteStore(path) as store:
+                handle = await store.open(ANN, PHONE)
+                await handle.load()
+                handle.write(grown(ROOM, 1, 3) if found == "made" else grown(ROOM, 4, 6))
+                await handle.flush()
+                modes = modes_in(tmp_path)
+                assert "local.db-wal" in modes
+                assert set(modes.values()) == {0o600}, found
+            path.chmod(0o644)
+    finally:
+        os.umask(umask)
 
 
 async def test_single_entries_are_joined_into_longer_runs(tmp_path: Path) -> None:
