@@ -101,7 +101,7 @@ async def serve_worker(config: Config, *, on_listening: Callable[[Listening], No
             hot, tiers.hot.tasks, tiers.cold.cold, redis.cached, tiers.sealer,
             JwtAuthenticator(keys, clock), clock, secrets.randbits,
             cluster=Cluster(worker, redis.bus, hot, redis.heads, tiers.hot.generations),
-            lanes=hot.lanes, lane_of=hot.lane_of,
+            lanes=hot.lanes,
             readings=[*tiers.readings(), *redis.readings()],
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:

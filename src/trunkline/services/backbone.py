@@ -8,8 +8,9 @@ import structlog
 
 from trunkline.core.appending import AppendPlanner
 from trunkline.core.ids import check_id
+from trunkline.core.lanes import ONE_LANE, Lanes
 from trunkline.errors import Overloaded, ShuttingDown, TokenOfAnotherUser, TrunklineError
-from trunkline.model import ConversationId, UserId
+from trunkline.model import UserId
 from trunkline.ports.authenticator import Authenticator, Grant
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.clock import Clock
@@ -56,8 +57,7 @@ class Stores(msgspec.Struct, frozen=True):
     authenticator: Authenticator
     clock: Clock
     random_bits: Callable[[int], int]
-    lanes: int = 1
-    lane_of: Callable[[ConversationId], int] = lambda _: 0
+    lanes: Lanes = ONE_LANE
     cluster: Cluster | None = None
     readings: Sequence[Reading] = ()
     health: Sequence[TierHealth] = ()
@@ -99,7 +99,7 @@ class Backbone:
         )
         self.append = AppendService(
             hot, self._planner, fanout, after, clock, metrics,
-            lanes=stores.lanes, lane_of=stores.lane_of,
+            lanes=stores.lanes.count, lane_of=stores.lanes.of,
             queue_drafts=settings.append_queue, batch_drafts=settings.append_batch,
         )  # fmt: skip
         self._reader = reader = Reader(hot, cached, cold, sealer, clock, metrics, settings)
@@ -107,7 +107,9 @@ class Backbone:
             self._views, reader, metrics,
             page_bytes=settings.page_bytes, most_ranges=settings.ranges_per_pull,
         )  # fmt: skip
-        self._offsets = DurableOffsets(hot, interval_seconds=settings.offsets_write_seconds)
+        self._offsets = DurableOffsets(
+            hot, stores.lanes, interval_seconds=settings.offsets_write_seconds
+        )
         self.syncs = Syncs(
             hot, cached, self._comparison(), sealer, self._views, self._offsets, metrics,
             page_conversations=settings.sync_page_conversations,
@@ -115,7 +117,7 @@ class Backbone:
         )  # fmt: skip
         self.markers = Markers(
             hot, self._views, reader, self.registry, queue=settings.append_queue,
-            crossing=self._crossing,
+            lanes=stores.lanes, crossing=self._crossing,
         )  # fmt: skip
         self.archiver = Archiver(
             hot, stores.tasks, cold, sealer, clock, metrics, settings,
@@ -132,7 +134,7 @@ class Backbone:
             return StoredComparison(stores.hot)
         return CachedComparison(
             stores.hot, stores.cluster.heads, stores.cached, stores.cluster.cached_heads,
-            crossing.leases, self.metrics, lane_of=stores.lane_of,
+            crossing.leases, self.metrics, lane_of=stores.lanes.of,
             most_lines=self.settings.list_lines,
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from trunkline.core.appending import ConversationWrite, Decision, Known
+from trunkline.core.lanes import Lanes
 from trunkline.core.packets import Note, Told
 from trunkline.errors import TierUnavailable, TrunklineError
 from trunkline.model import (
@@ -115,25 +116,26 @@ class Crossing:
         metrics: Metrics,
         random_bits: Callable[[int], int],
         *,
-        lanes: int,
+        lanes: Lanes,
         sweep_seconds: float,
     ) -> None:
         worker, bus, heads = cluster.worker, cluster.bus, cluster.heads
         self._hot = hot
         self._cached = cached
         self.leases = Leases(
-            cluster.generations, cluster.cached_heads, clock, random_bits, metrics, lanes=lanes
-        )
+            cluster.generations, cluster.cached_heads, clock, random_bits, metrics,
+            lanes=lanes.count,
+        )  # fmt: skip
         self._metrics = metrics
         self._watching = Watching(cached, bus, registry)
-        self._memberships = Memberships(hot, heads, registry, self._watching, metrics)
+        self._memberships = Memberships(hot, heads, registry, self._watching, metrics, lanes)
         self._publisher = Publisher(
             bus, cached, sealer.packet_cipher(worker), worker, clock, metrics
         )
         self.fanout = SharedFanOut(registry, metrics, self._memberships, self._publisher)
         self._repairs = Repairs(
             hot, heads, cached, registry, self._watching, self._memberships, self._publisher,
-            metrics, sweep_seconds=sweep_seconds,
+            metrics, lanes, sweep_seconds=sweep_seconds,
         )  # fmt: skip
         self._inbox = Inbox(
             bus, sealer.packet_cipher, worker, registry, self.fanout, self._memberships,

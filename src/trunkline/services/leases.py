@@ -117,13 +117,17 @@ class Leases:
 
     async def run(self) -> None:
         """Binds, opens and closes the generations as the server comes and goes, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for lane in range(len(self._lanes)):
+                group.create_task(self._keep(lane))
+
+    async def _keep(self, lane: int) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            for lane in range(len(self._lanes)):
-                try:
-                    await self._tend(lane)
-                except TrunklineError as error:
-                    _log.debug("generation_not_tended", code=error.code, lane=lane)
+            try:
+                await self._tend(lane)
+            except TrunklineError as error:
+                _log.debug("generation_not_tended", code=error.code, lane=lane)
 
     async def _withdraw(self, lane: int) -> None:
         """Returns once nobody believes a head from before: not open, and every lease ended.

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
+from trunkline.core.lanes import Lanes
 from trunkline.core.views import check_position
 from trunkline.errors import OutcomeUnknown, Overloaded
 from trunkline.model import ConversationKey, MarkerMove, UserId
@@ -14,8 +15,17 @@ from trunkline.services.registry import Connection, Registry
 from trunkline.wire.frames import Mark, Notice
 
 
+class _Lane:
+    """What waits for one database."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[tuple[ConversationKey, UserId], MarkerMove] = {}
+        self.recorded: asyncio.Future[None] | None = None
+        self.recording = asyncio.Lock()
+
+
 class Markers:
-    """Serves `mark` frames. What arrives while a record is under way is combined."""
+    """Serves `mark` frames. What arrives while a record is under way is combined, a database."""
 
     def __init__(
         self,
@@ -25,18 +35,19 @@ class Markers:
         registry: Registry,
         *,
         queue: int,
+        lanes: Lanes,
         crossing: Crossing | None = None,
     ) -> None:
+        """`queue`: most moves that wait for one database."""
         self._hot = hot
         self._views = views
         self._reader = reader
         self._registry = registry
         self._queue = queue
         self._crossing = crossing
-        self._waiting: dict[tuple[ConversationKey, UserId], MarkerMove] = {}
+        self._lane_of = lanes.of_key
+        self._lanes = [_Lane() for _ in range(lanes.count)]
         self._unknown: dict[tuple[ConversationKey, UserId], None] = {}
-        self._recorded: asyncio.Future[None] | None = None
-        self._recording = asyncio.Lock()
 
     async def mark(self, connection: Connection, frame: Mark) -> None:
         """Moves the marker forward; raises `NotMember`, `AheadOfHead` (I9).
@@ -65,20 +76,21 @@ class Markers:
         self._unknown.update(dict.fromkeys(moves))
 
     async def _record(self, move: MarkerMove) -> None:
+        lane = self._lanes[self._lane_of(move.key)]
         key = (move.key, move.user)
-        waiting = self._waiting.get(key)
-        if waiting is None and len(self._waiting) >= self._queue:
+        waiting = lane.waiting.get(key)
+        if waiting is None and len(lane.waiting) >= self._queue:
             raise Overloaded(retry_after_seconds=0.5)
         if waiting is None or waiting.seq < move.seq:
-            self._waiting[key] = move
-        if self._recorded is None:
-            self._recorded = asyncio.get_running_loop().create_future()
-        mine = self._recorded
-        async with self._recording:
+            lane.waiting[key] = move
+        if lane.recorded is None:
+            lane.recorded = asyncio.get_running_loop().create_future()
+        mine = lane.recorded
+        async with lane.recording:
             if mine.done():
                 mine.result()
                 return
-            moves, self._waiting, self._recorded = self._waiting, {}, None
+            moves, lane.waiting, lane.recorded = lane.waiting, {}, None
             try:
                 await self._hot.record(tuple(moves.values()), ())
             except OutcomeUnknown:

@@ -1,6 +1,7 @@
 """Reads anew who is a member, where what arrived is newer than the list of watchers (I13).
 
-One task does it, so that what was read later is applied later.
+One task a database does it, so that what was read later is applied later, and a database that
+is away holds up no other's.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from trunkline.core.lanes import Lanes
 from trunkline.core.packets import Frame
 from trunkline.errors import TrunklineError
 from trunkline.model import Conversation, ConversationId, ConversationKey, Member, UserId
@@ -17,12 +19,13 @@ from trunkline.ports.heads import Heads
 from trunkline.ports.hot import HotStore
 from trunkline.services.metrics import Metrics
 from trunkline.services.registry import Connection, Registry
+from trunkline.services.troubles import Troubles
 from trunkline.services.watching import Watching, portions
 from trunkline.wire.frames import Notice
 
 _log = structlog.get_logger("trunkline.memberships")
 _FRAMES_KEPT: Final = 1_024
-"""So many frames wait for a list; what comes then is pulled by those whom a repair tells."""
+"""So many frames wait for the lists of a database; what comes then is pulled after a repair."""
 _ROWS_AT_ONCE: Final = 100
 _QUESTIONS_AT_ONCE: Final = 8
 _FEW_USERS: Final = 16
@@ -44,6 +47,20 @@ class _Settle(msgspec.Struct):
     users: dict[UserId, None]
 
 
+class _Lane:
+    """What is to be read of one database.
+
+    Attributes:
+        kept: frames among it.
+    """
+
+    def __init__(self) -> None:
+        self.reloads: dict[ConversationKey, _Reload] = {}
+        self.settles: dict[ConversationKey, _Settle] = {}
+        self.kept = 0
+        self.wake = asyncio.Event()
+
+
 class Memberships:
     """Keeps the registry's lists of watchers true to the hot store.
 
@@ -52,29 +69,36 @@ class Memberships:
     """
 
     def __init__(
-        self, hot: HotStore, heads: Heads, registry: Registry, watching: Watching, metrics: Metrics
+        self,
+        hot: HotStore,
+        heads: Heads,
+        registry: Registry,
+        watching: Watching,
+        metrics: Metrics,
+        lanes: Lanes,
     ) -> None:
         self._hot = hot
         self._heads = heads
         self._registry = registry
         self._watching = watching
         self._metrics = metrics
-        self._reloads: dict[ConversationKey, _Reload] = {}
-        self._settles: dict[ConversationKey, _Settle] = {}
-        self._wake = asyncio.Event()
-        self._kept = 0
+        self._names = lanes.names
+        self._lane_of = lanes.of_key
+        self._lanes = [_Lane() for _ in lanes.names]
+        self._troubles = Troubles(_log, "members_not_read")
         self.show: Callable[[Frame], object] = _nowhere
 
     def reload(
         self, key: ConversationKey, frame: Frame | None = None, *, tell_all: bool = False
     ) -> None:
         """Reads the whole list anew, then writes `frame` to whom it may be written."""
-        reload = self._reloads.setdefault(key, _Reload())
+        lane = self._lanes[self._lane_of(key)]
+        reload = lane.reloads.setdefault(key, _Reload())
         reload.tell_all |= tell_all
-        if frame is not None and self._kept < _FRAMES_KEPT:
+        if frame is not None and lane.kept < _FRAMES_KEPT:
             reload.frames.append(frame)
-            self._kept += 1
-        self._wake.set()
+            lane.kept += 1
+        lane.wake.set()
 
     def settle(
         self, key: ConversationKey, conversation: ConversationId, users: Iterable[UserId]
@@ -83,28 +107,35 @@ class Memberships:
         online = [user for user in users if self._registry.of_user(user)]
         if not online:
             return
-        settle = self._settles.setdefault(key, _Settle(conversation, {}))
+        lane = self._lanes[self._lane_of(key)]
+        settle = lane.settles.setdefault(key, _Settle(conversation, {}))
         settle.users.update(dict.fromkeys(online))
-        self._wake.set()
+        lane.wake.set()
 
     async def run(self) -> None:
         """Reads until cancelled; what failed is tried again."""
+        async with asyncio.TaskGroup() as group:
+            for name, lane in zip(self._names, self._lanes, strict=True):
+                group.create_task(self._run_lane(name, lane))
+
+    async def _run_lane(self, name: str, lane: _Lane) -> None:
         pause = _RETRY_SECONDS[0]
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            reloads, self._reloads = self._reloads, {}
-            settles, self._settles = self._settles, {}
-            self._kept = 0
+            await lane.wake.wait()
+            lane.wake.clear()
+            reloads, lane.reloads = lane.reloads, {}
+            settles, lane.settles = lane.settles, {}
+            lane.kept = 0
             try:
                 await self._settle_all(settles)
                 await self._reload_all(reloads)
             except TrunklineError as error:
-                _log.warning("members_not_read", code=error.code, conversations=len(reloads))
+                self._troubles.failed(name, error, conversations=len(reloads))
                 self._again(reloads, settles)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RETRY_SECONDS[1])
             else:
+                self._troubles.passed(name)
                 pause = _RETRY_SECONDS[0]
 
     def _again(

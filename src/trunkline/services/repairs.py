@@ -2,6 +2,7 @@
 
 After a gap everything is registered again and compared with the hot store; besides, a sweep
 compares everything once in a while. What could not be published is told once the tier answers.
+What stands in one database waits for no other: each has a task of its own.
 """
 
 import asyncio
@@ -13,9 +14,18 @@ from typing import Final
 import structlog
 
 from trunkline.core.appending import ConversationWrite
+from trunkline.core.lanes import Lanes
 from trunkline.core.packets import Told
 from trunkline.errors import TierUnavailable, TrunklineError
-from trunkline.model import Conversation, ConversationKey, Seq, UserId, WorkerId
+from trunkline.model import (
+    Conversation,
+    ConversationId,
+    ConversationKey,
+    Member,
+    Seq,
+    UserId,
+    WorkerId,
+)
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.heads import Heads
 from trunkline.ports.hot import HotStore
@@ -23,6 +33,7 @@ from trunkline.services.memberships import Memberships
 from trunkline.services.metrics import Metrics
 from trunkline.services.publishing import Publisher
 from trunkline.services.registry import Registry
+from trunkline.services.troubles import Troubles
 from trunkline.services.watching import Watching, portions
 from trunkline.wire.frames import Notice
 
@@ -34,9 +45,33 @@ _UNDER_WAY_SECONDS: Final = 0.3
 _KEYS_AT_ONCE: Final = 500
 _USERS_AT_ONCE: Final = 100
 _UNPUBLISHED_MOST: Final = 10_000
+_LISTS_MOST: Final = 10_000
+"""Of so many users changed conversations wait for a database; of others the sweep sees to it."""
 _RETRY_SECONDS: Final = 2.0
 _REST_SECONDS: Final = 1.0
 """After everything was compared: gaps that come meanwhile make one more round, not many."""
+
+
+class _Lane:
+    """What is to be looked at in one database.
+
+    Attributes:
+        keys: conversations whose head is to be compared.
+        users: those whose list stands there and is to be compared.
+        changed: conversations that stand there, by users in whose lists they changed.
+        unpublished: conversations whose head the other workers are still to be told.
+        rests: whether everything is among it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.keys: dict[ConversationKey, None] = {}
+        self.users: dict[UserId, None] = {}
+        self.changed: dict[UserId, dict[ConversationId, None]] = {}
+        self.unpublished: dict[ConversationKey, None] = {}
+        self.too_many_unpublished = False
+        self.rests = False
+        self.wake = asyncio.Event()
 
 
 class Repairs:
@@ -56,6 +91,7 @@ class Repairs:
         memberships: Memberships,
         publisher: Publisher,
         metrics: Metrics,
+        lanes: Lanes,
         *,
         sweep_seconds: float,
     ) -> None:
@@ -68,10 +104,9 @@ class Repairs:
         self._publisher = publisher
         self._metrics = metrics
         self._sweep_seconds = sweep_seconds
-        self._keys: dict[ConversationKey, None] = {}
-        self._users: dict[UserId, None] = {}
-        self._unpublished: dict[ConversationKey, None] = {}
-        self._too_many_unpublished = False
+        self._lane_of, self._lane_of_key = lanes.of, lanes.of_key
+        self._lanes = [_Lane(name) for name in lanes.names]
+        self._troubles = Troubles(_log, "repair_failed")
         self._renew = self._everything = False
         self._swept: list[ConversationKey] = []
         self._swept_users: list[UserId] = []
@@ -101,17 +136,25 @@ class Repairs:
     def unpublished(self, keys: Iterable[ConversationKey]) -> None:
         """What was committed there may not have reached the workers that watch."""
         for key in keys:
-            if len(self._unpublished) < _UNPUBLISHED_MOST:
-                self._unpublished[key] = None
-            elif key not in self._unpublished:
-                self._too_many_unpublished = True
-        self._metrics.unpublished.set(len(self._unpublished))
-        self._wake.set()
+            lane = self._lanes[self._lane_of_key(key)]
+            if len(lane.unpublished) < _UNPUBLISHED_MOST:
+                lane.unpublished[key] = None
+            elif key not in lane.unpublished:
+                lane.too_many_unpublished = True
+            lane.wake.set()
+        self._count_unpublished()
 
     # --- what is done about it --------------------------------------------------------------
 
     async def run(self) -> None:
         """Repairs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run_rounds())
+            for lane in self._lanes:
+                group.create_task(self._run_lane(lane))
+
+    async def _run_rounds(self) -> None:
+        """Says what is to be compared: everything after a gap, else a share of it each tick."""
         while True:
             sweeps = False
             try:
@@ -120,38 +163,60 @@ class Repairs:
             except TimeoutError:
                 sweeps = True
             self._wake.clear()
-            rests = self._everything
             try:
                 if sweeps:
                     await self._sweep()
-                await self._repair()
-                if rests:
+                if self._everything:
+                    await self._take_everything()
                     await asyncio.sleep(_REST_SECONDS)
             except TrunklineError as error:
-                _log.warning("repair_failed", code=error.code, detail=error.detail)
+                self._troubles.failed("registrations", error)
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._wake.set()
+            else:
+                self._troubles.passed("registrations")
 
-    async def _repair(self) -> None:
-        if self._everything:
-            renew, self._renew, self._everything = self._renew, False, False
-            if renew:
+    async def _take_everything(self) -> None:
+        renew, self._renew, self._everything = self._renew, False, False
+        if renew:
+            try:
                 await self._watching.renew()
-            self._keys.update(dict.fromkeys(self._registry.keys()))
-            self._users.update(dict.fromkeys(self._watching.served()))
-        keys, self._keys = self._keys, {}
-        try:
-            await self._compare(list(keys))
-        except BaseException:
-            self._keys |= keys
-            raise
-        if self._unpublished or self._too_many_unpublished:
-            await self._tell_others()
-        for user in list(islice(self._users, _USERS_AT_ONCE)):
-            await self._compare_list(user)
-            self._users.pop(user, None)
-        if self._users:
-            self._wake.set()
+            except TrunklineError:
+                self._renew = self._everything = True
+                raise
+        for lane in self._lanes:
+            lane.rests = True
+        self._look_at(self._registry.keys(), self._watching.served())
+
+    def _look_at(self, keys: Iterable[ConversationKey], users: Iterable[UserId]) -> None:
+        for key in keys:
+            self._lanes[self._lane_of_key(key)].keys[key] = None
+        for user in users:
+            self._lanes[self._lane_of(user)].users[user] = None
+        for lane in self._lanes:
+            if lane.keys or lane.users:
+                lane.wake.set()
+
+    async def _run_lane(self, lane: _Lane) -> None:
+        parts = (self._compare, self._tell_others, self._compare_changed, self._compare_lists)
+        while True:
+            await lane.wake.wait()
+            lane.wake.clear()
+            rests, lane.rests = lane.rests, False
+            failure: TrunklineError | None = None
+            for part in parts:  # what one needs may be there though another's is not
+                try:
+                    await part(lane)
+                except TrunklineError as error:
+                    failure = failure or error
+            if failure is None:
+                self._troubles.passed(lane.name)
+            else:
+                self._troubles.failed(lane.name, failure)
+                lane.wake.set()
+                await asyncio.sleep(_RETRY_SECONDS)
+            if rests:
+                await asyncio.sleep(_REST_SECONDS)
 
     async def _sweep(self) -> None:
         """Takes the next share of everything that is watched, to be registered again and
@@ -164,11 +229,18 @@ class Repairs:
         rest = self._sweep_ticks + 1
         keys = [self._swept.pop() for _ in range(len(self._swept) // rest)]
         users = [self._swept_users.pop() for _ in range(len(self._swept_users) // rest)]
-        self._keys.update(dict.fromkeys(keys))
-        self._users.update(dict.fromkeys(users))
         await self._watching.renew_some(keys, users)
+        self._look_at(keys, users)
 
-    async def _compare(self, keys: Sequence[ConversationKey]) -> None:
+    async def _compare(self, lane: _Lane) -> None:
+        keys, lane.keys = lane.keys, {}
+        try:
+            await self._compare_heads(list(keys))
+        except TrunklineError:
+            lane.keys |= keys
+            raise
+
+    async def _compare_heads(self, keys: Sequence[ConversationKey]) -> None:
         ahead: list[Conversation] = []
         for portion in portions(keys, _KEYS_AT_ONCE):
             ahead += filter(self._is_ahead, await self._heads.rows(portion))
@@ -198,6 +270,13 @@ class Repairs:
         for connection in watchers:
             connection.write(Notice(watchers.conversation))
 
+    async def _compare_lists(self, lane: _Lane) -> None:
+        for user in list(islice(lane.users, _USERS_AT_ONCE)):
+            await self._compare_list(user)
+            lane.users.pop(user, None)
+        if lane.users:
+            lane.wake.set()
+
     async def _compare_list(self, user: UserId) -> None:
         """What became the user's, or changed otherwise, without a note that arrived."""
         before = self._watching.list_versions.get(user)
@@ -206,32 +285,54 @@ class Repairs:
         lines = await self._hot.conversations_of(user, changed_after=before)
         if not lines or not self._registry.of_user(user):
             return
-        rows = await self._hot.views(user, [line.conversation for line in lines])
-        for row, member in rows.values():
-            connections = [c for c in self._registry.of_user(user) if c.push]
-            watching = [row.key in connection.watched for connection in connections]
-            if any(watching) if member.left_at else not all(watching):
-                self._memberships.settle(row.key, row.id, (user,))
-            else:
-                for connection in connections:
-                    connection.write(Notice(row.id))
-        if user in self._watching.list_versions:
+        lanes = {self._lanes[self._lane_of_key(line.key)] for line in lines}
+        full = {lane for lane in lanes if len(lane.changed) >= _LISTS_MOST}
+        for line in lines:
+            lane = self._lanes[self._lane_of_key(line.key)]
+            if lane not in full:
+                lane.changed.setdefault(user, {})[line.conversation] = None
+                lane.wake.set()
+        if not full and user in self._watching.list_versions:
             self._watching.list_versions[user] = max(line.version for line in lines)
 
-    async def _tell_others(self) -> None:
+    async def _compare_changed(self, lane: _Lane) -> None:
+        """Looks at the conversations that changed in users' lists."""
+        for user in list(lane.changed):
+            conversations = lane.changed.pop(user)
+            try:
+                rows = await self._hot.views(user, list(conversations))
+            except TrunklineError:
+                lane.changed[user] = conversations | lane.changed.get(user, {})
+                raise
+            for row, member in rows.values():
+                self._tell_changed(user, row, member)
+
+    def _tell_changed(self, user: UserId, row: Conversation, member: Member) -> None:
+        connections = [c for c in self._registry.of_user(user) if c.push]
+        watching = [row.key in connection.watched for connection in connections]
+        if any(watching) if member.left_at else not all(watching):
+            self._memberships.settle(row.key, row.id, (user,))
+        else:
+            for connection in connections:
+                connection.write(Notice(row.id))
+
+    async def _tell_others(self, lane: _Lane) -> None:
         """Asks the tier who watches what was not published, and tells them the heads."""
-        for keys in portions(list(self._unpublished), _KEYS_AT_ONCE):
+        for keys in portions(list(lane.unpublished), _KEYS_AT_ONCE):
             rows = {row.key: row for row in await self._heads.rows(keys)}
             writes = [ConversationWrite.of_head(row) for row in rows.values()]
             others = await self._cached.append(writes)
             for key in keys:
-                self._unpublished.pop(key, None)
+                lane.unpublished.pop(key, None)
                 row = rows.get(key)
                 if row is not None:
                     told = Told.of(row)
                     self.told(told)
                     self._publisher.tell(told, others.get(key, ()))
-            self._metrics.unpublished.set(len(self._unpublished))
-        if self._too_many_unpublished:
-            self._too_many_unpublished = False
+            self._count_unpublished()
+        if lane.too_many_unpublished:
+            lane.too_many_unpublished = False
             self._publisher.tell_everything(self.heard_of())
+
+    def _count_unpublished(self) -> None:
+        self._metrics.unpublished.set(sum(len(lane.unpublished) for lane in self._lanes))

@@ -334,7 +334,7 @@ def test_too_many_unpublished_conversations_make_the_others_compare_everything()
         repairs = pair.backbones[A]._crossing._repairs  # type: ignore[union-attr]
         pair.hub.is_down = True
         await ann.say("lost")
-        repairs._unpublished.clear()
+        repairs._lanes[0].unpublished.clear()
         repairs.unpublished(ConversationKey(number) for number in range(10_001))
         pair.hub.is_down = False
         await until(lambda: ben.notices(), REPAIRED_SECONDS)

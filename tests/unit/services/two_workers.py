@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from torn_hot import TWO, TornHot
+
 from trunkline.adapters.keyring import Keyring, KeyringSealer
 from trunkline.adapters.memory.bus import MemoryHub
 from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.memory.generations import MemoryGenerations
 from trunkline.adapters.memory.hot import MemoryHotStore
+from trunkline.core.lanes import ONE_LANE
 from trunkline.model import ClientMessageId, ConversationId, EndpointId, UserId, WorkerId
 from trunkline.ports.authenticator import Grant
 from trunkline.services.backbone import Backbone, Stores
@@ -111,11 +114,22 @@ class Peer:
 class Pair:
     """Workers A and B."""
 
-    def __init__(self, loop: SimulatedLoop, group: asyncio.TaskGroup, sweep_seconds: float) -> None:
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        group: asyncio.TaskGroup,
+        sweep_seconds: float,
+        *,
+        torn: bool = False,
+    ) -> None:
+        """`torn`: what is hot stands in the two databases of `torn_hot`."""
         self._sweep_seconds = sweep_seconds
+        self._lanes = TWO if torn else ONE_LANE
         self.clock = SimulatedClock(loop)
         self.hub = MemoryHub()
         self.hot = MemoryHotStore(self.clock)
+        self.torn = TornHot(self.hot)
+        self._served: Any = self.torn if torn else self.hot
         self.cached = MemoryCachedTier(self.clock)
         self.sealer = KeyringSealer(Keyring("test", 1, {1: bytes(32)}))
         self.generations = MemoryGenerations()
@@ -128,11 +142,13 @@ class Pair:
     def start(self, worker: WorkerId) -> None:
         bus = self.hub.open(worker)
         stores = Stores(
-            self.hot, self.hot.tasks, self._cold, self.hub.tier(worker, self.cached), self.sealer,
+            self._served, self.hot.tasks, self._cold, self.hub.tier(worker, self.cached),
+            self.sealer,
             TokenIsUser(), self.clock, random.Random(worker).getrandbits,
             cluster=Cluster(
-                worker, bus, self.hot, self.hub.heads(worker), self.generations
+                worker, bus, self._served, self.hub.heads(worker), self.generations
             ),
+            lanes=self._lanes,
         )  # fmt: skip
         backbone = Backbone(stores, ServiceSettings(sweep_seconds=self._sweep_seconds))
         self.backbones[worker] = backbone
@@ -169,9 +185,11 @@ async def until(condition: Callable[[], object], seconds: float = LONG_SECONDS) 
 
 
 @asynccontextmanager
-async def two_workers(loop: SimulatedLoop, sweep_seconds: float) -> AsyncIterator[Pair]:
+async def two_workers(
+    loop: SimulatedLoop, sweep_seconds: float, *, torn: bool
+) -> AsyncIterator[Pair]:
     async with asyncio.TaskGroup() as group:
-        pair = Pair(loop, group, sweep_seconds)
+        pair = Pair(loop, group, sweep_seconds, torn=torn)
         try:
             yield pair
         finally:
@@ -179,13 +197,16 @@ async def two_workers(loop: SimulatedLoop, sweep_seconds: float) -> AsyncIterato
 
 
 def tell(
-    story: Callable[[Pair], Coroutine[Any, Any, None]], sweep_seconds: float = SWEEP_SECONDS
+    story: Callable[[Pair], Coroutine[Any, Any, None]],
+    sweep_seconds: float = SWEEP_SECONDS,
+    *,
+    torn: bool = False,
 ) -> None:
     """Runs a story with two workers, in virtual time."""
     loop = SimulatedLoop(1)
 
     async def main() -> None:
-        async with two_workers(loop, sweep_seconds) as pair:
+        async with two_workers(loop, sweep_seconds, torn=torn) as pair:
             await story(pair)
 
     try:

@@ -1,7 +1,7 @@
 """The hot store over all databases: each question goes to whoever holds the shard."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from trunkline.adapters.mysql.append import (
@@ -26,6 +26,7 @@ from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.core.appending import Decision, Outcome, Refused
 from trunkline.core.ids import shard_hash, shard_of
+from trunkline.core.lanes import Lanes
 from trunkline.errors import DataDamaged, OutcomeUnknown, ShardMoved, TrunklineError
 from trunkline.model import (
     Conversation,
@@ -50,7 +51,11 @@ _TRIMMED_AT_ONCE: Final = 256
 
 
 class MysqlHotStore:
-    """A `ports.hot.HotStore`."""
+    """A `ports.hot.HotStore`.
+
+    Attributes:
+        lanes: the databases: what goes to one is written beside what goes to another.
+    """
 
     def __init__(
         self, shards: ShardMap[Database], epochs: Mapping[Database, Epochs], outbox: Outbox
@@ -61,17 +66,8 @@ class MysqlHotStore:
         self._unsettled: dict[Database, set[ConversationId]] = {
             database: set() for database in shards.all
         }
-        self._lanes = {database: number for number, database in enumerate(shards.all)}
+        self.lanes = Lanes([database.name for database in shards.all], shards.lanes())
         self._keys = ConversationKeys()
-
-    @property
-    def lanes(self) -> int:
-        """Databases: what goes to one is appended beside what goes to another."""
-        return len(self._lanes)
-
-    def lane_of(self, conversation: ConversationId) -> int:
-        """Number of the database that holds a conversation."""
-        return self._lanes[self._shards.of_conversation(conversation)]
 
     def readings(self) -> list[Reading]:
         """What is open after lost answers, and what was taken away."""
@@ -154,26 +150,30 @@ class MysqlHotStore:
     async def record(self, markers: Sequence[MarkerMove], offsets: Sequence[OffsetMove]) -> None:
         """Moves markers and offsets forward; a lower value changes nothing (I9).
 
-        What stands in a shard that was taken over is left out (I11), the rest is stored; then
-        it raises `ShardMoved`.
+        What stands in a shard that was taken over is left out (I11), as is what a database
+        does not take; the rest is stored. Then it raises `ShardMoved`, or that database's error.
         """
         highest: dict[tuple[ConversationKey, UserId], MarkerMove] = {}
         for move in markers:
             other = highest.get((move.key, move.user))
             if other is None or other.seq < move.seq:
                 highest[move.key, move.user] = move
-        refused: list[ShardMoved] = []
+        recording: list[Awaitable[Collection[ShardMoved]]] = []
         for database, held in self._shards.by_key({key for key, _ in highest}).items():
             there = set(held)
             moves = {pair: move for pair, move in highest.items() if move.key in there}
-            refused += await self._move_markers(database, moves)
+            recording.append(self._move_markers(database, moves))
         for database, users in self._shards.by_user({move.user for move in offsets}).items():
             concerned = set(users)
-            refused += await self._raise_offsets(
-                database, [move for move in offsets if move.user in concerned]
+            recording.append(
+                self._raise_offsets(database, [move for move in offsets if move.user in concerned])
             )
-        if refused:
-            raise refused[0]
+        ended = await asyncio.gather(*recording, return_exceptions=True)
+        for one in ended:
+            if isinstance(one, BaseException):
+                raise one
+            for refused in one:
+                raise refused
 
     async def _raise_offsets(
         self, database: Database, moves: Sequence[OffsetMove]

@@ -1,6 +1,6 @@
 """Which database holds a shard: ranges of the 1,024 logical shards, from the settings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from trunkline.core.ids import SHARDS, shard_hash, shard_of
@@ -30,6 +30,11 @@ class ShardMap(Generic[Held]):
         if missing:
             raise ConfigInvalid(f"No database holds shard {missing[0]}.")
         self._holders = [holders[shard] for shard in range(SHARDS)]
+
+    def lanes(self) -> Sequence[int]:
+        """Who holds each shard, by their number in `all`."""
+        numbers = {holder: number for number, holder in enumerate(self.all)}
+        return [numbers[holder] for holder in self._holders]
 
     def of_key(self, key: ConversationKey) -> Held:
         """Who holds the conversation of a key."""
