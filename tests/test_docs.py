@@ -22,7 +22,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from trunkline.config import Config
 from trunkline.core import digest
 from trunkline.errors import BY_CODE
-from trunkline.model import Entry, Kind
+from trunkline.model import Entry, Kind, StoreLife
 from trunkline.services.metrics import Metrics
 from trunkline.services.readings import READINGS
 from trunkline.services.session import CLOSES
@@ -54,7 +54,7 @@ OFF_THE_WIRE = {
     "token_keys_wrong",
     "unreachable",
 }
-INNER = [frames.Range, frames.Limits, frames.Ack, Entry, frames.Run, frames.Changed]
+INNER = [frames.Range, frames.Limits, frames.Ack, Entry, frames.Run, frames.Changed, StoreLife]
 CLIENT_FRAMES: tuple[type[msgspec.Struct], ...] = frames.ClientFrame.__args__
 SERVER_FRAMES: tuple[type[msgspec.Struct], ...] = frames.ServerFrame.__args__
 

@@ -167,6 +167,21 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     fresh: FreshKey | None = None
 
 
+class StoreLife(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which life of which store somebody talks to.
+
+    `id`: of the store, 32 hex digits, made with it. `generation` rises whenever something that
+    was shown may be gone. `mark`: 16 hex digits drawn with the generation, so that two copies of
+    a store that both go on are told apart. `made_ms`: when the store was made, by its clock;
+    0: not known.
+    """
+
+    id: str
+    generation: int
+    mark: str
+    made_ms: int = 0
+
+
 class MarkerMove(msgspec.Struct, frozen=True, gc=False):
     """A member has seen up to `seq`; `countable` is the running count there."""
 

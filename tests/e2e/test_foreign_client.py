@@ -89,6 +89,20 @@ def prove(changed: dict[str, Any], copy: dict[int, dict[str, Any]]) -> None:
     assert f"{sum(hashes) % 2**128:032x}" == changed["digest"]
 
 
+async def test_welcome_and_synced_say_which_store_it_is_as_of_now(server: Server) -> None:
+    client = await server.dial()
+    await client.send("hello", token=server.token("alice"), endpoint="e1")
+    first = (await client.receive())["store"]
+    life = server.identity.life
+    assert (first["id"], first["generation"], first["mark"]) == (life.id, 1, life.mark)
+    answer = await client.ask("sync", request=1, vector_digest=NOTHING)
+    assert answer["store"] == first
+    await server.identity.begin("a test")
+    answer = await client.ask("sync", request=2, vector_digest=NOTHING)
+    assert (answer["store"]["id"], answer["store"]["generation"]) == (first["id"], 2)
+    assert answer["store"]["mark"] != first["mark"]
+
+
 @both
 async def test_who_was_away_gets_everything_and_proves_it(
     start_server: Any, subprotocol: str

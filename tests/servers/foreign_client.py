@@ -22,6 +22,7 @@ from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.memory.hot import MemoryHotStore
+from trunkline.adapters.memory.identity import MemoryIdentity
 from trunkline.gateway.settings import GatewaySettings
 from trunkline.gateway.websocket import Gateway
 from trunkline.model import UserId
@@ -99,12 +100,14 @@ class Server:
         self.keys.keys.extend(keys)
         self.settings = ServiceSettings(**services)  # type: ignore[arg-type]
         self.clock = clock
+        self.identity = MemoryIdentity(secrets.token_bytes)
         hot = MemoryHotStore(clock)
         self.backbone = Backbone(
             Stores(
                 hot, hot.tasks, MemoryColdStore(), MemoryCachedTier(clock),
                 open_keyring(folder / "keyring.json", create=True),
                 JwtAuthenticator(self.keys, clock), clock, secrets.randbits,
+                identity=self.identity,
             ),
             self.settings,
         )  # fmt: skip

@@ -41,6 +41,7 @@ async def serve(config: Config, *, on_listening: Callable[[Listening], None]) ->
             JwtAuthenticator(keys, clock),
             clock,
             secrets.randbits,
+            identity=opened.identity,
             readings=cached.readings(),
         )
         await run_server(

@@ -10,12 +10,13 @@ from trunkline.core.appending import AppendPlanner
 from trunkline.core.ids import check_id
 from trunkline.core.lanes import ONE_LANE, Lanes
 from trunkline.errors import Overloaded, ShuttingDown, TokenOfAnotherUser, TrunklineError
-from trunkline.model import UserId
+from trunkline.model import StoreLife, UserId
 from trunkline.ports.authenticator import Authenticator, Grant
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.clock import Clock
 from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
+from trunkline.ports.identity import Identity
 from trunkline.ports.outlet import Outlet
 from trunkline.ports.readiness import TierHealth
 from trunkline.ports.readings import Reading
@@ -40,14 +41,17 @@ from trunkline.services.registry import Connection, Registry
 from trunkline.services.settings import ServiceSettings
 from trunkline.services.sync import Syncs
 from trunkline.wire.close import Close
-from trunkline.wire.frames import PROTOCOL_VERSION, Hello, Limits, Welcome
+from trunkline.wire.frames import PROTOCOL_VERSION, Hello, Limits, Sync, Synced, Welcome
 
 _log = structlog.get_logger("trunkline.backbone")
 _EVICT_SECONDS = 30.0
 
 
 class Stores(msgspec.Struct, frozen=True):
-    """The ports that a worker stands on. `cluster`: there where others share the tiers."""
+    """The ports that a worker stands on.
+
+    `cluster`: there where others share the tiers. `identity`: there where the store knows it.
+    """
 
     hot: HotStore
     tasks: TaskStore
@@ -59,6 +63,7 @@ class Stores(msgspec.Struct, frozen=True):
     random_bits: Callable[[int], int]
     lanes: Lanes = ONE_LANE
     cluster: Cluster | None = None
+    identity: Identity | None = None
     readings: Sequence[Reading] = ()
     health: Sequence[TierHealth] = ()
 
@@ -237,4 +242,16 @@ class Backbone:
                 s.body_bytes, s.frame_bytes, s.group_members, s.users_per_operation,
                 s.open_requests, s.sends_per_second, s.send_burst,
             ),
+            self._life,
         )  # fmt: skip
+
+    async def sync(self, connection: Connection, frame: Sync) -> Synced:
+        """The answer to `sync`."""
+        answer = await self.syncs.sync(connection, frame)
+        life = self._life
+        return msgspec.structs.replace(answer, store=life) if life is not None else answer
+
+    @property
+    def _life(self) -> StoreLife | None:
+        identity = self._stores.identity
+        return None if identity is None else identity.life

@@ -166,7 +166,7 @@ class ClientSession:
 
     async def _sync(self, frame: Sync) -> None:
         connection = self._open_connection
-        connection.write(await self._backbone.syncs.sync(connection, frame))
+        connection.write(await self._backbone.sync(connection, frame))
 
     async def _pull(self, frame: Pull) -> None:
         connection = self._open_connection

@@ -14,6 +14,7 @@ from trunkline.adapters.memory.cached import CachedSettings, MemoryCachedTier
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.memory.generations import MemoryGenerations
 from trunkline.adapters.memory.hot import MemoryHotStore
+from trunkline.adapters.memory.identity import MemoryIdentity
 from trunkline.errors import TokenMissing, Unreachable
 from trunkline.model import UserId, WorkerId
 from trunkline.ports.authenticator import Grant
@@ -172,6 +173,7 @@ class SimulatedServer:
         self._second_archiver: Archiver | None = None
         keyring = Keyring("simulated", 1, {1: self._random.randbytes(32)})
         self.sealer = KeyringSealer(keyring, self._random.randbytes)
+        self.identity = MemoryIdentity(random.Random(f"identity {seed}").randbytes)
         self.cold_is_down = False
         self.hot: MemoryHotStore
         self.inner_cold: ColdStore
@@ -240,6 +242,7 @@ class SimulatedServer:
             self._clock,
             self._random.getrandbits,
             cluster=cluster,
+            identity=self.identity,
         )
         worker.backbone = self.make_backbone(stores)
         self._workers.append(worker)

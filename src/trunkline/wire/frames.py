@@ -16,6 +16,7 @@ from trunkline.model import (
     EndpointId,
     Entry,
     Seq,
+    StoreLife,
     UserId,
 )
 
@@ -171,7 +172,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Welcome(_FromServer, tag="welcome", frozen=True):
-    """Answers `hello`. `connection` names this connection in the server's log."""
+    """Answers `hello`. `connection` names this connection in the server's log.
+
+    `store` says which store this is; a server that does not know says nothing.
+    """
 
     version: int
     user: UserId
@@ -180,6 +184,7 @@ class Welcome(_FromServer, tag="welcome", frozen=True):
     heartbeat_seconds: float
     token_expires_ms: int
     limits: Limits
+    store: StoreLife | None = None
 
 
 class Ack(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
@@ -242,13 +247,17 @@ class Changed(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
 
 
 class Synced(_FromServer, tag="synced", frozen=True):
-    """A page of a sync. `vector_wanted`: nothing is answered, send the vector first."""
+    """A page of a sync. `vector_wanted`: nothing is answered, send the vector first.
+
+    `store`: as in `welcome`, but as of this answer.
+    """
 
     request: int
     cursor: int = 0
     conversations: list[Changed] = []
     next: str = ""
     vector_wanted: bool = False
+    store: StoreLife | None = None
 
 
 class Notice(_FromServer, tag="notice", frozen=True):

@@ -2,14 +2,15 @@
 
 import fcntl
 import os
-from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
 import msgspec
 
+from trunkline.core.lives import RandomBytes, first_life, next_life
 from trunkline.errors import DataDamaged, DataDirInvalid, DataDirLocked, DataDirNewer
+from trunkline.model import StoreLife
 
 FORMAT_VERSION: Final = 1
 _POLL_SECONDS: Final = 0.02
@@ -28,10 +29,26 @@ _BEFORE_FORMAT: Final = frozenset(
 
 
 class Format(msgspec.Struct, frozen=True):
-    """The content of the file `format`."""
+    """The content of the file `format`: whose directory it is.
+
+    `created` is the store's id. Directories of 0.1.0 say no more: such a one has no `mark`.
+    """
 
     version: int
     created: str
+    generation: int = 0
+    mark: str = ""
+    made_ms: int = 0
+
+    @classmethod
+    def of(cls, life: StoreLife) -> "Format":
+        """The format of a store's directory."""
+        return cls(FORMAT_VERSION, life.id, life.generation, life.mark, life.made_ms)
+
+    @property
+    def life(self) -> StoreLife:
+        """Which store this is, and which life of it."""
+        return StoreLife(self.created, self.generation, self.mark, self.made_ms)
 
 
 class DataDirectory:
@@ -41,10 +58,10 @@ class DataDirectory:
     child that inherits `lock_fd` holds it too.
     """
 
-    def __init__(self, path: Path, lock_fd: int, created: str | None) -> None:
+    def __init__(self, path: Path, lock_fd: int, found: Format | None) -> None:
         self.path = path
         self.lock_fd = lock_fd
-        self.created = created
+        self._format = found
         self.journal, self.tables, self.cold = (path / name for name in _DATABASES)
 
     @classmethod
@@ -60,7 +77,7 @@ class DataDirectory:
         lock_fd = _lock(path, lock_wait_seconds)
         try:
             found = read_format(path)
-            directory = cls(path, lock_fd, found.created if found else None)
+            directory = cls(path, lock_fd, found)
             if found:
                 missing = [name for name in _DATABASES if not (path / name).exists()]
                 if missing:
@@ -70,18 +87,35 @@ class DataDirectory:
             raise
         return directory
 
-    def complete(self, random_bytes: Callable[[int], bytes]) -> None:
+    def complete(self, random_bytes: RandomBytes, now_ms: int) -> None:
         """Writes `format` once the databases were made: from then on they must exist."""
-        if self.created is not None:
-            return
-        self.created = random_bytes(16).hex()
+        found = self._format
+        if found is None:
+            self._write(first_life(random_bytes, now_ms))
+        elif not found.mark:
+            self._write(next_life(found.life, random_bytes))
+
+    @property
+    def life(self) -> StoreLife:
+        """Which store this is, once the directory is complete."""
+        assert self._format is not None
+        return self._format.life
+
+    def begin(self, random_bytes: RandomBytes) -> StoreLife:
+        """Begins the store's next generation; on disk when it returns."""
+        self._write(next_life(self.life, random_bytes))
+        return self.life
+
+    def _write(self, life: StoreLife) -> None:
+        found = Format.of(life)
         new = self.path / "format.new"
         with new.open("wb") as file:
-            file.write(msgspec.json.encode(Format(FORMAT_VERSION, self.created)) + b"\n")
+            file.write(msgspec.json.encode(found) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.path / "format")
         self.sync()
+        self._format = found
 
     def sync(self) -> None:
         """Makes the names of the files durable."""

@@ -15,6 +15,7 @@ from trunkline.adapters.sqlite.cold import ColdFile, SqliteColdStore
 from trunkline.adapters.sqlite.commits import Commits
 from trunkline.adapters.sqlite.directory import DataDirectory
 from trunkline.adapters.sqlite.hot import SqliteHotStore
+from trunkline.adapters.sqlite.identity import DirectoryIdentity
 from trunkline.adapters.sqlite.journal import Journal
 from trunkline.adapters.sqlite.keys import SqliteKeys
 from trunkline.adapters.sqlite.recovery import check_wals, recover
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddedStores:
-    """`hot`, `tasks`, `cold` and `keys` on one data directory, between `async with` and its end.
+    """`hot`, `tasks`, `cold`, `keys` and `identity` of one data directory, between `async with`
+    and its end.
 
     At the end everything is materialised, the journal emptied, the WALs are gone.
     """
@@ -39,6 +41,7 @@ class EmbeddedStores:
     tasks: SqliteTaskStore
     cold: SqliteColdStore
     keys: SqliteKeys
+    identity: DirectoryIdentity
 
     def __init__(
         self,
@@ -119,7 +122,8 @@ class EmbeddedStores:
         journals = Journal(directory.journal), Journal(directory.journal)
         for journal in journals:
             self._stack.callback(journal.close)
-        directory.complete(self._random_bytes)
+        directory.complete(self._random_bytes, self._clock.now_ms())
+        self.identity = DirectoryIdentity(directory, self._random_bytes)
         self._journal = journals[0]
         state = recover(journals[0], commit_tables, settings)
         worker = slicer(directory, settings)
