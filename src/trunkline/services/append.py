@@ -85,8 +85,8 @@ class AppendService:
         self, items: Sequence[Item], decision: Decision, lease: Lease | None
     ) -> None:
         self._metrics.entries.inc(sum(len(write.entries) for write in decision.writes))
-        others = await self._after.append(items, decision, lease)
-        self._after.deliver(items, decision, others)
+        shown, others = await self._after.append(items, decision, lease)
+        self._after.deliver(items, shown, others)
 
     async def _regroup(self, unknown: Unknown) -> None:
         """What an unknown outcome may have stored was pushed to nobody, and may have changed

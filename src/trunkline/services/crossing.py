@@ -4,21 +4,21 @@
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 import msgspec
 import structlog
 
-from trunkline.core.appending import ConversationWrite, Decision, Known
+from trunkline.core.appending import ConversationWrite, Decision, Known, Refused
 from trunkline.core.lanes import Lanes
 from trunkline.core.packets import Note, Told
-from trunkline.errors import TierUnavailable, TrunklineError
+from trunkline.errors import OutcomeUnknown, TierUnavailable, TrunklineError
 from trunkline.model import (
     NO_SEQ,
     Conversation,
     ConversationId,
-    ConversationKey,
     Seq,
     UserConversation,
     UserId,
@@ -65,10 +65,11 @@ class AfterCommit(Protocol):
 
     async def append(
         self, items: Sequence[Item], decision: Decision, lease: Lease | None
-    ) -> Others:
+    ) -> tuple[Decision, Others]:
         """Brings the cached tier up to date; returns which other workers watch.
 
-        From then on the commit may be acknowledged. Raises `OutcomeUnknown` if it may not.
+        From then on the commit may be acknowledged, as far as the decision that is returned
+        says so: it refuses what nobody would find. Raises `OutcomeUnknown` if none of it may.
         """
         ...
 
@@ -89,9 +90,9 @@ class Alone:
 
     async def append(
         self, items: Sequence[Item], decision: Decision, lease: Lease | None
-    ) -> Others:
+    ) -> tuple[Decision, Others]:
         """Brings the cached tier up to date."""
-        return await self._cached.append(decision.writes)
+        return decision, await self._cached.append(decision.writes)
 
     def deliver(self, items: Sequence[Item], decision: Decision, others: Others) -> None:
         """Answers the senders, then pushes."""
@@ -165,14 +166,15 @@ class Crossing:
 
     async def append(
         self, items: Sequence[Item], decision: Decision, lease: Lease | None
-    ) -> Others:
+    ) -> tuple[Decision, Others]:
         """Brings the cached tier up to date; returns which other workers watch.
 
         If the tier does not answer, nobody may believe its heads before the acks go out; those
-        who watch are told later. Raises `OutcomeUnknown`.
+        who watch are told later. A resend whose conversation cannot be read is refused, with
+        `OutcomeUnknown`. Raises that, too.
         """
         assert lease is not None
-        resent = await self._resent(items, decision)
+        decision, resent = await self._resent(items, decision)
         writes = [*decision.writes, *resent]
         others: Others = NOBODY
         taken = True
@@ -188,7 +190,7 @@ class Crossing:
             told = Told.of(write.conversation)
             self._repairs.told(told)
             self._publisher.tell(told, others.get(told.key, ()))
-        return others
+        return decision, others
 
     def deliver(self, items: Sequence[Item], decision: Decision, others: Others) -> None:
         """Answers the senders, then pushes, here and to the other workers' inboxes."""
@@ -196,31 +198,49 @@ class Crossing:
 
     async def _resent(
         self, items: Sequence[Item], decision: Decision
-    ) -> Sequence[ConversationWrite]:
+    ) -> tuple[Decision, Sequence[ConversationWrite]]:
         """Heads of what was resent: whoever committed it may have died before it told anybody
-        (DESIGN section 3, step 6).
+        (DESIGN section 3, step 6). What is not found is refused, since no sync would find it.
         """
         asked: dict[UserId, dict[ConversationId, Seq]] = {}
+        shown = {write.conversation.id for write in decision.writes}
         for (draft, _), outcome in zip(items, decision.outcomes, strict=True):
-            if isinstance(outcome, Known):
+            if isinstance(outcome, Known) and draft.conversation not in shown:
                 seqs = asked.setdefault(draft.sender, {})
                 seqs[draft.conversation] = max(outcome.seq, seqs.get(draft.conversation, NO_SEQ))
         if not asked:
-            return ()
-        found: dict[ConversationKey, Conversation] = {}
+            return decision, ()
+        found: dict[ConversationId, Conversation] = {}
+        views = await asyncio.gather(
+            *(self._heads_of(sender, seqs) for sender, seqs in asked.items())
+        )
+        for row in chain.from_iterable(views):
+            other = found.get(row.id)
+            if other is None or other.head < row.head:
+                found[row.id] = row
+        shown |= found.keys()
+        outcomes = [
+            Refused(OutcomeUnknown())
+            if isinstance(outcome, Known) and draft.conversation not in shown
+            else outcome
+            for (draft, _), outcome in zip(items, decision.outcomes, strict=True)
+        ]
+        heads = [ConversationWrite.of_head(row) for row in found.values()]
+        return Decision(outcomes, decision.writes), heads
+
+    async def _heads_of(
+        self, sender: UserId, seqs: Mapping[ConversationId, Seq]
+    ) -> Sequence[Conversation]:
+        """The rows of a sender's conversations, which reach at least to these seqs."""
         try:
-            views = await asyncio.gather(
-                *(self._hot.views(sender, list(seqs)) for sender, seqs in asked.items())
-            )
+            rows = await self._hot.views(sender, list(seqs))
         except TrunklineError as error:
-            _log.warning("resent_not_told", code=error.code)  # the sweep finds it
+            _log.warning("resent_not_told", code=error.code, detail=error.detail)
             return ()
-        for seqs, rows in zip(asked.values(), views, strict=True):
-            for row, _ in rows.values():
-                head = max(seqs[row.id], found[row.key].head if row.key in found else NO_SEQ)
-                found[row.key] = msgspec.structs.replace(row, head=head)
-        written = {write.conversation.key for write in decision.writes}
-        return [ConversationWrite.of_head(row) for row in found.values() if row.key not in written]
+        return [
+            msgspec.structs.replace(row, head=max(row.head, seqs[row.id]))
+            for row, _ in rows.values()
+        ]
 
     # --- what else other workers must learn -------------------------------------------------
 

@@ -7,7 +7,6 @@ What stands in one database waits for no other: each has a task of its own.
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -250,8 +249,12 @@ class Repairs:
         ahead = list(filter(self._is_ahead, ahead))
         # Who is told syncs by the cached heads; the writer may not have raised them yet, or it
         # died before it could.
-        with suppress(TierUnavailable):
+        try:
             await self._cached.append([ConversationWrite.of_head(row) for row in ahead])
+        except TierUnavailable as error:
+            _log.warning("heads_not_raised", code=error.code, conversations=len(ahead))
+            self.unpublished(row.key for row in ahead)  # told once the tier has them
+            return
         for row in filter(self._is_ahead, ahead):
             self.told(Told.of(row))
 

@@ -6,30 +6,23 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from two_workers import ANN, BEN, CID, GROUP, LONG_SECONDS, A, B, Pair, tell, until
+from two_workers import ANN, BEN, CID, GROUP, A, B, Pair, tell, until
 
 from trunkline.core.appending import Decision
 from trunkline.core.packets import Frame, Note, Packet, Told
-from trunkline.errors import OutcomeUnknown, TierUnavailable
+from trunkline.errors import OutcomeUnknown
 from trunkline.model import ClientMessageId, ConversationKey, Draft, Seq, WorkerId
 from trunkline.ports.hot import Decide
 from trunkline.wire.encoding import JSON, MESSAGEPACK
-from trunkline.wire.frames import Mark, Remove, Send, Sync, Synced
+from trunkline.wire.frames import Mark, Remove, Send
 
 REPAIRED_SECONDS = 5.0
 """A beat and a comparison."""
-OPEN_SECONDS = 5.0
-"""After which cached heads are believed."""
 
 
 def key_of(pair: Pair) -> ConversationKey:
     (key,) = pair.backbones[A].registry.keys()
     return key
-
-
-async def _late(*_: object) -> None:
-    await asyncio.sleep(LONG_SECONDS)
-    raise TierUnavailable("It took too long.")
 
 
 # --- every push crosses ---------------------------------------------------------------------
@@ -338,67 +331,6 @@ def test_too_many_unpublished_conversations_make_the_others_compare_everything()
         repairs.unpublished(ConversationKey(number) for number in range(10_001))
         pair.hub.is_down = False
         await until(lambda: ben.notices(), REPAIRED_SECONDS)
-
-    tell(story)
-
-
-def test_a_resend_tells_what_its_first_worker_died_before_telling() -> None:
-    """DESIGN section 3, step 6."""
-
-    async def story(pair: Pair) -> None:
-        ann = await pair.connect(A, ANN)
-        await ann.create(BEN)
-        ben = await pair.connect(B, BEN)
-        message = Send(ClientMessageId("once"), "body", GROUP)
-        publisher = pair.backbones[A]._crossing._publisher  # type: ignore[union-attr]
-        publish, publisher.frame = publisher.frame, lambda frame, workers: None  # type: ignore[method-assign]
-        await ann.act(message)
-        publisher.frame = publish  # type: ignore[method-assign]
-        await asyncio.sleep(10.0)
-        assert not ben.notices()
-        await ann.act(message)
-        await until(lambda: ben.notices(), REPAIRED_SECONDS)
-
-    tell(story)
-
-
-def test_the_sweep_finds_within_its_time_what_nothing_else_told_of() -> None:
-    async def story(pair: Pair) -> None:
-        ann = await pair.connect(A, ANN)
-        await ann.create(BEN)
-        ben = await pair.connect(B, BEN)
-        publisher = pair.backbones[A]._crossing._publisher  # type: ignore[union-attr]
-        publisher.frame = lambda frame, workers: None  # type: ignore[method-assign]
-        await ann.say("its worker dies before it publishes")
-        await until(lambda: ben.notices(), 62.0)
-
-    tell(story, sweep_seconds=60.0)
-
-
-def test_a_head_that_no_cached_tier_has_yet_is_found_by_who_is_told_of_it() -> None:
-    """Its worker died between the commit and the cached tier, or is slow there."""
-
-    async def story(pair: Pair) -> None:
-        await asyncio.sleep(OPEN_SECONDS)
-        ann = await pair.connect(A, ANN)
-        await ann.create(BEN)
-        ben = await pair.connect(B, BEN)
-        held = {GROUP: Seq(1)}
-        ben.send(Sync(1, vector=held))
-        await until(lambda: ben.of(Synced))
-        pair.backbones[A]._crossing._cached.append = _late  # type: ignore[union-attr,method-assign,assignment]
-        ann.send(Send(ClientMessageId("stored"), "body", GROUP))
-        await asyncio.sleep(1.0)
-        (row,) = await pair.hot.rows([key_of(pair)])
-        assert row.head == 2
-        pair.hub.cut(B)
-        pair.hub.mend(B)
-        await until(lambda: ben.notices(), REPAIRED_SECONDS)
-        ben.send(Sync(2, cursor=1, vector=held))
-        await until(lambda: len(ben.of(Synced)) == 2)
-        answer = ben.of(Synced)[1]
-        assert isinstance(answer, Synced)
-        assert [(c.conversation, c.head) for c in answer.conversations] == [(GROUP, 2)]
 
     tell(story)
 
