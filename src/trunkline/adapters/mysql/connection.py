@@ -47,7 +47,11 @@ class AlreadyMade(Exception):
     """A change of a table finds what it would add, or misses what it would drop."""
 
 
-class SessionLost(StorageUnavailable):
+class Unanswered(StorageUnavailable):
+    """There is no answer, and there will be none in this session."""
+
+
+class SessionLost(Unanswered):
     """The server closed the session: what was not committed is not stored."""
 
 
@@ -152,7 +156,7 @@ def translated(error: Exception, name: str) -> Exception:
     if isinstance(error, TrunklineError):
         return error
     if isinstance(error, TimeoutError):
-        return StorageUnavailable(f"{name} does not answer.")
+        return Unanswered(f"{name} does not answer.")
     code = code_of(error)
     if isinstance(error, (OSError, EOFError)) or code in _LOST:
         # The driver puts an error of its own around that of the socket.

@@ -14,6 +14,7 @@ from trunkline.adapters.mysql.connection import (
     DuplicateKey,
     Row,
     SessionLost,
+    Unanswered,
     connect,
 )
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
@@ -37,7 +38,8 @@ _PAUSE_SECONDS: Final = (0.005, 0.2)
 
 
 class Pool:
-    """Sessions of one kind. One that was cut short, or idle for too long, is closed.
+    """Sessions of one kind. One that was cut short, or idle for too long, is closed; once one
+    has no answer, so are all from before: the server may have been restarted.
 
     Attributes:
         busy: sessions that work now.
@@ -52,6 +54,7 @@ class Pool:
         self._idle_seconds = idle_seconds
         self._idle: list[Connection] = []
         self._closed = False
+        self._losses = 0
         self.busy = 0
         self.wanted = 0
 
@@ -59,11 +62,16 @@ class Pool:
     async def connection(self) -> AsyncIterator[Connection]:
         """A session for whoever asks, for as long as the context lasts."""
         async with self._turn():
+            losses = self._losses
             connection = self._fresh() or await self._make()
             try:
                 yield connection
+            except (Unanswered, OutcomeUnknown):
+                self._losses += 1
+                self._close_idle()
+                raise
             finally:
-                if connection.usable and not self._closed:
+                if connection.usable and not self._closed and losses == self._losses:
                     connection.idle_since = asyncio.get_running_loop().time()
                     self._idle.append(connection)
                 else:
@@ -95,6 +103,9 @@ class Pool:
     def close(self) -> None:
         """Closes every session that is idle, and the others as they come back."""
         self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
 
