@@ -18,6 +18,7 @@ from trunkline.adapters.sqlite.hot import SqliteHotStore
 from trunkline.adapters.sqlite.identity import DirectoryIdentity
 from trunkline.adapters.sqlite.journal import Journal
 from trunkline.adapters.sqlite.keys import SqliteKeys
+from trunkline.adapters.sqlite.overlay import Overlay
 from trunkline.adapters.sqlite.recovery import check_wals, recover
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.supervise import slicer
@@ -131,17 +132,17 @@ class EmbeddedStores:
         commit_thread, ask_thread, cold_thread, slice_thread, checkpoint_thread = map(
             self._thread, ("commit", "ask", "cold", "slice", "checkpoint")
         )
+        overlay = Overlay(tables, ask_thread, self.materialise)
         self._commits = Commits(journals[0], commit_thread, state, self._clock)
         self.hot = SqliteHotStore(
             state,
             self._commits,
-            (commit_tables, tables),
-            (commit_thread, ask_thread),
+            (Overlay(commit_tables, commit_thread, self.materialise), overlay),
             settings,
         )
         self.tasks = SqliteTaskStore(state, self.hot, self._clock)
         self.cold = SqliteColdStore(cold, cold_thread)
-        self.keys = SqliteKeys(self.hot, tables, ask_thread, self.materialise)
+        self.keys = SqliteKeys(self.hot, overlay)
         self._upkeep = Upkeep(
             state,
             self._commits,

@@ -1,12 +1,12 @@
 """The hot store over journal and tables: decides in turn, commits, answers from both."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Executor
-from typing import Final, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from trunkline.adapters.sqlite.commits import Answer, Commits
 from trunkline.adapters.sqlite.loading import Need, load
+from trunkline.adapters.sqlite.overlay import Overlay
 from trunkline.adapters.sqlite.records import OffsetSet, Record, Trimmed, Written, member_row
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.state import Slot, State
@@ -30,8 +30,6 @@ from trunkline.model import (
 )
 from trunkline.ports.hot import Decide
 
-T = TypeVar("T")
-
 _SLOWER_FROM: Final = 0.75
 _SLOWEST_SECONDS: Final = 0.05
 """How full of pending entries appends get slower, and by how much a batch at most."""
@@ -53,15 +51,13 @@ class SqliteHotStore:
         self,
         state: State,
         commits: Commits,
-        tables: tuple[Tables, Tables],
-        threads: tuple[Executor, Executor],
+        overlays: tuple[Overlay, Overlay],
         settings: Settings,
     ) -> None:
-        """`tables` and `threads`: one of each for commits, one for the questions of readers."""
+        """`overlays`: one for what commits need, one for the questions of readers."""
         self._state = state
         self._commits = commits
-        self._commit_tables, self._tables = tables
-        self._commit_thread, self._thread = threads
+        self._commit_overlay, self._overlay = overlays
         self._settings = settings
         self._waiting: list[_Moves] = []
         self._room = asyncio.Event()
@@ -191,10 +187,7 @@ class SqliteHotStore:
                 need.conversation(marker.key, marker.user)
         wanted = need.wanted()
         if wanted:
-            loop = asyncio.get_running_loop()
-            need.take(
-                await loop.run_in_executor(self._commit_thread, load, self._commit_tables, wanted)
-            )
+            need.take(*await self._commit_overlay.read(need.pending(), load, wanted))
 
     def _written(self, write: ConversationWrite, version: int) -> tuple[Written, int]:
         """The record of a write; members that it changed get new versions of their lists."""
@@ -269,38 +262,31 @@ class SqliteHotStore:
         self._room.set()
 
     # --- reading ------------------------------------------------------------------------
-    # What is pending is taken before the tables are asked: what the materialiser moves
-    # between the two is then seen twice, never missed.
-
-    async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, question, *arguments)
 
     async def views(
         self, user: UserId, ids: Collection[ConversationId]
     ) -> Mapping[ConversationId, tuple[Conversation, Member]]:
         """Row and the user's member row of those conversations that know the user."""
         found: dict[ConversationId, tuple[Conversation, Member]] = {}
-        slots: dict[ConversationId, Slot] = {}
         unknown: list[ConversationId] = []
         for conversation in ids:
             slot = self._state.slot(conversation)
-            if slot is None:
-                unknown.append(conversation)
-                continue
-            member = slot.members.get(user)
-            if member is not None:
+            member = slot.members.get(user) if slot is not None else None
+            if slot is not None and member is not None:
                 found[conversation] = (slot.conversation, member)
-            elif not slot.knows(user):
-                slots[conversation] = slot
+            elif slot is None or not slot.knows(user):
                 unknown.append(conversation)
-        if unknown:
-            for row, member in await self._ask(self._tables.views, user, unknown):
-                slot = self._state.slot(row.id) or slots.get(row.id)
-                if slot is None:
-                    found[row.id] = (row, member)
-                else:
-                    found[row.id] = (slot.conversation, slot.members.get(user, member))
+        if not unknown:
+            return found
+        slots, rows = await self._overlay.read(
+            {name: self._state.slot(name) for name in unknown}, Tables.views, user, unknown
+        )
+        for row, member in rows:
+            slot = self._state.slot(row.id) or slots[row.id]
+            if slot is None:
+                found[row.id] = (row, member)
+            else:
+                found[row.id] = (slot.conversation, slot.members.get(user, member))
         return found
 
     async def members(self, key: ConversationKey) -> Mapping[UserId, Member]:
@@ -308,12 +294,13 @@ class SqliteHotStore:
         slot = self._state.slot_of_key(key)
         if slot is not None and slot.complete:
             return dict(slot.members)
-        rows = {m.user: m for m in await self._ask(self._tables.members, key)}
-        now = self._state.slot_of_key(key) or slot
-        if now is None:
-            return rows
-        members = rows | now.members
-        if now is slot:
+        slot, rows = await self._overlay.read(slot, Tables.members, key)
+        members = {member.user: member for member in rows}
+        now = self._state.slot_of_key(key)
+        for known in (slot, now):  # not the same one if it was evicted meanwhile
+            if known is not None:
+                members |= known.members
+        if now is not None and now is slot:
             now.members = dict(members)
             now.complete = True
         return members
@@ -334,7 +321,9 @@ class SqliteHotStore:
                 up_to_inclusive = min(up_to_inclusive, Seq(first - 1))
             if after >= up_to_inclusive:
                 return pending
-        row, entries = await self._ask(self._tables.part, key, after, up_to_inclusive)
+        pending, (row, entries) = await self._overlay.read(
+            pending, Tables.part, key, after, up_to_inclusive
+        )
         if slot is None and row is None:
             return ()
         slot = self._state.slot_of_key(key) or slot
@@ -351,7 +340,8 @@ class SqliteHotStore:
         missing = [key for key, slot in slots.items() if slot is None]
         found: dict[ConversationKey, Conversation] = {}
         if missing:
-            found = {row.key: row for row in await self._ask(self._tables.rows, missing)}
+            slots, rows = await self._overlay.read(slots, Tables.rows, missing)
+            found = {row.key: row for row in rows}
         for key, before in slots.items():
             slot = self._state.slot_of_key(key) or before
             if slot is not None:
@@ -364,20 +354,16 @@ class SqliteHotStore:
 
         Those that were archived since, and are not in the tables yet, are left out.
         """
-        found = await self._ask(self._tables.unarchived)
-        slots = {key: self._state.slot_of_key(key) for key in found}
-        return {
-            key: since_ms
-            for key, since_ms in found.items()
-            if (slot := slots[key]) is None or slot.conversation.to_be_archived
-        }
+        archived, found = await self._overlay.read(self._state.archived_keys(), Tables.unarchived)
+        return {key: since_ms for key, since_ms in found.items() if key not in archived}
 
     async def conversations_of(
         self, user: UserId, *, changed_after: int = 0
     ) -> Sequence[UserConversation]:
         """The user's list with version > `changed_after`, oldest change first."""
-        pending = self._state.pending_list(user)
-        rows = await self._ask(self._tables.conversations_of, user, changed_after)
+        pending, rows = await self._overlay.read(
+            self._state.pending_list(user), Tables.conversations_of, user, changed_after
+        )
         lines = {line.key: line for line in rows}
         for line in pending:
             if line.version > changed_after:
@@ -386,8 +372,9 @@ class SqliteHotStore:
 
     async def offsets(self, user: UserId, endpoint: EndpointId) -> Mapping[ConversationKey, Seq]:
         """The read offsets that are durable for one endpoint."""
-        pending = self._state.pending_offsets(user, endpoint)
-        offsets = await self._ask(self._tables.offsets, user, endpoint)
+        pending, offsets = await self._overlay.read(
+            self._state.pending_offsets(user, endpoint), Tables.offsets, user, endpoint
+        )
         for key, seq in pending.items():
             offsets[key] = max(seq, offsets.get(key, seq))
         return offsets

@@ -1,53 +1,41 @@
 """Wrapped keys in a data directory's rows: counted, replaced, destroyed, by commits."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Executor
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from trunkline.adapters.sqlite.hot import SqliteHotStore
+from trunkline.adapters.sqlite.overlay import Overlay
 from trunkline.adapters.sqlite.records import Record, Written
 from trunkline.adapters.sqlite.tables import Tables
 from trunkline.core.envelope import kek_of
 from trunkline.core.rows import conversation_row
 from trunkline.model import Conversation, ConversationId, ConversationKey
 
-T = TypeVar("T")
 _RUN: Final = 256
 
 
 class SqliteKeys:
     """A `ports.keys.WrappedKeys`. What it asks of the tables is asked once all is in them."""
 
-    def __init__(
-        self,
-        hot: SqliteHotStore,
-        tables: Tables,
-        thread: Executor,
-        materialise: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, hot: SqliteHotStore, overlay: Overlay) -> None:
         self._hot = hot
-        self._tables = tables
-        self._thread = thread
-        self._materialise = materialise
+        self._overlay = overlay
 
     async def counts(self) -> Mapping[str, Mapping[int, int]]:
         """Conversations by KEK, under the name of the tables' file."""
-        await self._materialise()
         counted: dict[int, int] = {}
-        for header, count in await self._ask(self._tables.wrapped_headers):
+        for header, count in await self._overlay.read_moved(Tables.wrapped_headers):
             kek_id = kek_of(header)
             counted[kek_id] = counted.get(kek_id, 0) + count
-        return {self._tables.file: counted}
+        return {self._overlay.file: counted}
 
     async def wrapped_otherwise(self, kek_id: int) -> AsyncIterator[Sequence[Conversation]]:
         """Rows that another KEK wraps, in key order."""
-        await self._materialise()
         after: ConversationKey | None = None
         while True:
-            rows = await self._ask(self._tables.wrapped_otherwise, kek_id, after, _RUN)
+            rows = await self._overlay.read_moved(Tables.wrapped_otherwise, kek_id, after, _RUN)
             if rows:
                 yield rows
             if len(rows) < _RUN:
@@ -68,8 +56,7 @@ class SqliteKeys:
 
     async def find(self, conversation: ConversationId) -> Conversation | None:
         """The conversation's row."""
-        await self._materialise()
-        return await self._ask(self._tables.conversation_by_id, conversation)
+        return await self._overlay.read_moved(Tables.conversation_by_id, conversation)
 
     async def shred(self, conversation: Conversation) -> None:
         """Empties the wrapped key and raises the lists' versions, in one commit."""
@@ -81,10 +68,6 @@ class SqliteKeys:
             return
         row = msgspec.structs.replace(slot.conversation, wrapped_key=b"", sealed_name=b"")
         await self._hot.commit_row(row, members.values())
-
-    async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, question, *arguments)
 
 
 def _written(row: Conversation) -> Written:

@@ -1,6 +1,7 @@
 """Finds what a batch needs beyond the cache, and brings it in with one visit to the tables."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -18,8 +19,6 @@ from trunkline.model import (
     Seq,
     UserId,
 )
-
-_NOTHING: Mapping[UserId, Member] = {}
 
 
 class Wanted(msgspec.Struct):
@@ -44,6 +43,16 @@ class Loaded(msgspec.Struct):
     known: dict[tuple[UserId, ClientMessageId], Seq]
     taken: bool = False
 
+
+class Pending(msgspec.Struct, frozen=True):
+    """What only the journal may hold of a `Wanted`: its senders' highest ids and the known ones."""
+
+    highest: dict[UserId, ClientMessageId] = {}
+    known: dict[tuple[UserId, ClientMessageId], Seq] = {}
+
+
+_NOT_PENDING: Final = Pending()
+_NO_ID: Final = ClientMessageId("")
 
 Identity = tuple[ConversationId, UserId, ClientMessageId]
 
@@ -70,14 +79,8 @@ class Need:
             highest = slot.highest.get(user)
             if highest is None and slot.whole:
                 highest = slot.highest[user] = ClientMessageId("")
-            if highest is None:
+            if highest is None or client_message_id <= highest:
                 self._want(slot).senders.setdefault(user, set()).add(client_message_id)
-            elif client_message_id <= highest:
-                seq = slot.pending_ids().get((user, client_message_id))
-                if seq is not None:
-                    self._known[draft.conversation, user, client_message_id] = seq
-                else:
-                    self._want(slot).senders.setdefault(user, set()).add(client_message_id)
             if not slot.knows(user):
                 self._want(slot).users.add(user)
             for named in draft.users:
@@ -100,12 +103,35 @@ class Need:
         """What the tables must be asked."""
         return list(self._wanted.values())
 
-    def take(self, loaded: Sequence[Loaded]) -> None:
+    def pending(self) -> list[Pending]:
+        """What the journal alone may know of the ids that are wanted; as `wanted` is ordered."""
+        return [self._pending_of(wanted) for wanted in self._wanted.values()]
+
+    def _pending_of(self, wanted: Wanted) -> Pending:
+        slot = self._state.slot_of_key(wanted.key) if wanted.key is not None else None
+        if slot is None or not wanted.senders:
+            return _NOT_PENDING
+        ids = slot.pending_ids()
+        return Pending(
+            {
+                user: max((name for sender, name in ids if sender == user), default=_NO_ID)
+                for user in wanted.senders
+                if user not in slot.highest
+            },
+            {
+                (user, name): ids[user, name]
+                for user, asked in wanted.senders.items()
+                for name in asked
+                if (user, name) in ids
+            },
+        )
+
+    def take(self, pending: Sequence[Pending], loaded: Sequence[Loaded]) -> None:
         """Takes the answers to `wanted` into the cache.
 
         Raises `StorageUnavailable` if the key of a new conversation is taken already.
         """
-        for wanted, found in zip(self._wanted.values(), loaded, strict=True):
+        for wanted, journal, found in zip(self._wanted.values(), pending, loaded, strict=True):
             slot = self._state.slot_of_key(wanted.key) if wanted.key is not None else None
             if slot is None and found.conversation is not None:
                 slot = self._state.keep(found.conversation)
@@ -117,16 +143,9 @@ class Need:
                 slot.learn(user, member)
             for user, highest in found.highest.items():
                 if user not in slot.highest:
-                    own = [name for sender, name in slot.pending_ids() if sender == user]
-                    slot.highest[user] = max([highest, *own])
-            for (user, client_message_id), seq in found.known.items():
+                    slot.highest[user] = max(highest, journal.highest.get(user, _NO_ID))
+            for (user, client_message_id), seq in (found.known | journal.known).items():
                 self._known[slot.conversation.id, user, client_message_id] = seq
-            for user, asked in wanted.senders.items():  # what is still in the journal only
-                pending = slot.pending_ids()
-                for client_message_id in asked:
-                    if (user, client_message_id) in pending:
-                        identity = (slot.conversation.id, user, client_message_id)
-                        self._known[identity] = pending[user, client_message_id]
 
     def append_state(self, batch: Sequence[Draft]) -> AppendState:
         """What a decision about these drafts needs to know."""

@@ -128,6 +128,10 @@ class State:
         """Offsets of an endpoint that the tables may not hold yet."""
         return dict(self._offsets.get((user, endpoint), {}))
 
+    def archived_keys(self) -> set[ConversationKey]:
+        """Cached conversations that are archived in full, as the tables may not know yet."""
+        return {k for k, slot in self._by_key.items() if not slot.conversation.to_be_archived}
+
     def slice_end(self, entries: int) -> int:
         """The commit that ends a slice of about so many entries."""
         for journal_id, _, weight, _ in self._commits:
