@@ -118,15 +118,18 @@ async def serve_worker(config: Config, *, on_listening: Callable[[Listening], No
 
 
 async def archive(config: Config, *, on_listening: Callable[[Listening], None]) -> None:
-    """Runs one archiver until SIGTERM or SIGINT; any number may run."""
+    """Runs an archiver of each database until SIGTERM or SIGINT; any number may run."""
     clock = SystemClock()
     metrics = Metrics()
     async with open_tiers(config, clock) as tiers:
         metrics.registry.register(Readings(tiers.readings()))
-        archiver = Archiver(
-            tiers.hot.hot, tiers.hot.tasks, tiers.cold.cold, tiers.sealer, clock, metrics,
-            config.services, tiers.hot.load, secrets.randbits,
-        )  # fmt: skip
+        archivers = [
+            Archiver(
+                tiers.hot.hot, of.tasks, tiers.cold.cold, tiers.sealer, clock, metrics,
+                config.services, of.load, secrets.randbits, name=of.name,
+            )
+            for of in tiers.hot.archiving
+        ]  # fmt: skip
         stopping = stop_on_signals()
         async with (
             serve_ops(config.ops, metrics.registry, Readiness((), serving=lambda: True)) as port,
@@ -134,10 +137,12 @@ async def archive(config: Config, *, on_listening: Callable[[Listening], None]) 
         ):
             seconds = config.services.keys_refresh_seconds
             following = group.create_task(_follow_keys(tiers, seconds, refreshes=True))
-            group.create_task(archiver.run())
+            for archiver in archivers:
+                group.create_task(archiver.run())
             on_listening(Listening("", f"http://{reachable(config.ops.host)}:{port}", os.getpid()))
             await stopping.wait()
-            archiver.close()
+            for archiver in archivers:
+                archiver.close()
             following.cancel()
     _log.info("stopped")
 

@@ -15,10 +15,11 @@ from trunkline.ports.cold import ColdStore
 from trunkline.ports.hot import HotStore
 from trunkline.ports.load import Load
 from trunkline.ports.sealer import Sealer
-from trunkline.ports.tasks import ArchiveTask, TaskStore
+from trunkline.ports.tasks import ArchiveTask, TaskStore, Waiting
 from trunkline.services.archive_copy import Copier, Part
 from trunkline.services.metrics import Metrics
 from trunkline.services.settings import ServiceSettings
+from trunkline.services.troubles import Troubles
 
 _log = structlog.get_logger("trunkline.archiver")
 _LEASE_SECONDS = 60.0
@@ -58,7 +59,7 @@ class Pace:
 
 
 class Archiver:
-    """Works through archive tasks until closed; any number may run side by side.
+    """Works through a database's archive tasks until closed; any number may run side by side.
 
     A task that fails waits, longer each time. While the cold tier is away none does: what was
     leased is given back at once, and the archiver waits, asking for a row until there is an
@@ -77,8 +78,11 @@ class Archiver:
         settings: ServiceSettings,
         load: Load,
         random_bits: Callable[[int], int],
+        *,
+        name: str = "",
     ) -> None:
-        """`load`: of what the sends wait for, too."""
+        """`load`: of what the sends wait for, too. `name`: of the database."""
+        self._name = name
         self._hot = hot
         self._tasks = tasks
         self._clock = clock
@@ -93,7 +97,12 @@ class Archiver:
         self._looked = clock.monotonic()
         self._copier = Copier(hot, cold, sealer, most_conversations=settings.endpoint_vectors)
         self._closing = asyncio.Event()
-        metrics.archive_pace.set_function(lambda: self._pace.entries_per_second)
+        self._cold_troubles = Troubles(_log, "cold_tier_away")
+        self._troubles = Troubles(_log, "archiver_waits")
+        self._waiting, self._counted = Waiting(0, 0.0), clock.monotonic()
+        metrics.share(metrics.archive_pace, lambda: self._pace.entries_per_second)
+        metrics.share(metrics.archive_waiting, lambda: self._waiting.conversations)
+        metrics.share(metrics.archive_oldest_waiting, self._oldest_seconds, max)
 
     def close(self) -> None:
         """`run` returns after the conversation that is under way."""
@@ -108,12 +117,14 @@ class Archiver:
                     await self._ask_cold()
                 if not await self.run_once():
                     pause = self._settings.archive_interval_seconds
+                self._cold_troubles.passed(self._name)
+                self._troubles.passed(self._name)
             except TierUnavailable as error:
-                _log.warning("cold_tier_away", detail=error.detail)
+                self._cold_troubles.failed(self._name, error)
                 self._away = True
                 pause = _AWAY_SECONDS * (0.5 + self._random_bits(_JITTER_BITS) / 2**_JITTER_BITS)
             except TrunklineError as error:
-                _log.warning("archiver_waits", code=error.code, detail=error.detail)
+                self._troubles.failed(self._name, error)
                 pause = self._settings.archive_interval_seconds
             await self._pause(pause)
 
@@ -158,9 +169,14 @@ class Archiver:
         return copied
 
     async def _show_waiting(self) -> None:
-        waiting = await self._tasks.waiting()
-        self._metrics.archive_waiting.set(waiting.conversations)
-        self._metrics.archive_oldest_waiting.set(waiting.oldest_seconds)
+        self._waiting = await self._tasks.waiting()
+        self._counted = self._clock.monotonic()
+
+    def _oldest_seconds(self) -> float:
+        """As of now, though the store may not have answered since."""
+        if not self._waiting.conversations:
+            return 0.0
+        return self._waiting.oldest_seconds + self._clock.monotonic() - self._counted
 
     async def _gather(self, left: deque[tuple[ArchiveTask, Seq]]) -> list[Part]:
         """Reads the next pass: many short conversations, or a piece of a long one."""

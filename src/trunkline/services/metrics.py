@@ -1,5 +1,7 @@
 """The server's metrics, one table of names; `docs/reference/metrics.md` is held against it."""
 
+from collections.abc import Callable, Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -13,6 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._shares: dict[Gauge, list[Callable[[], float]]] = {}
         r = self.registry
         ProcessCollector(registry=r)
         self.connections = Gauge(
@@ -94,6 +97,17 @@ class Metrics:
             "Entries given from there instead of the cold tier.", registry=r,
         )  # fmt: skip
 
+    def share(
+        self,
+        gauge: Gauge,
+        part: Callable[[], float],
+        join: Callable[[Iterable[float]], float] = sum,
+    ) -> None:
+        """Adds one of several parts that a gauge joins to one number: their sum, or the highest."""
+        parts = self._shares.setdefault(gauge, [])
+        parts.append(part)
+        gauge.set_function(lambda: join([of_part() for of_part in parts]))
+
     def _count_archiving(self, r: CollectorRegistry) -> None:
         """What the archiver does."""
         self.archived = Counter(
@@ -116,8 +130,8 @@ class Metrics:
             registry=r, buckets=_LAGS,
         )  # fmt: skip
         self.archive_pace = Gauge(
-            "trunkline_archive_pace_entries", "Entries a second that the archiver may copy now.",
-            registry=r,
+            "trunkline_archive_pace_entries",
+            "Entries a second that the archiver may copy now, of all databases.", registry=r,
         )  # fmt: skip
         self.archive_yields = Counter(
             "trunkline_archive_yields",

@@ -136,7 +136,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Positive, msgspec.Meta(description="Commits a second from which on the archiver yields.")
     ] = 50
     archive_entries_per_second: Annotated[
-        Positive, msgspec.Meta(description="Most entries that the archiver copies a second.")
+        Positive,
+        msgspec.Meta(
+            description="Most entries that an archiver copies a second, of each database."
+        ),
     ] = 60_000
     sweep_seconds: Annotated[
         Seconds,

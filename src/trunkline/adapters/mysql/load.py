@@ -1,8 +1,7 @@
-"""The load of the hot databases, measured by a commit such as every send waits for."""
+"""The load of a hot database, measured by a commit such as every send waits for."""
 
 import asyncio
 import math
-from collections.abc import Sequence
 from typing import Final
 
 from trunkline.adapters.mysql.connection import Connection
@@ -15,26 +14,25 @@ _PATIENCE_SECONDS: Final = 2.0
 
 
 class CommitLoad:
-    """A `ports.load.Load`: small transactions that write, one on each database.
+    """A `ports.load.Load` of one database: a small transaction that writes.
 
-    They wait for the same disk, binlog and replica as the sends do, and cost two rows.
-    Where the slowest takes longer than `busy_seconds`, sends wait, too.
+    It waits for the same disk, binlog and replica as the sends do, and costs two rows.
+    Where it takes longer than `busy_seconds`, sends wait, too.
     """
 
     def __init__(
-        self, databases: Sequence[Database], outbox: Outbox, clock: Clock, *, busy_seconds: float
+        self, database: Database, outbox: Outbox, clock: Clock, *, busy_seconds: float
     ) -> None:
-        self._databases = databases
+        self._database = database
         self._outbox = outbox
         self._clock = clock
         self._busy_seconds = busy_seconds
 
     async def is_busy(self) -> bool:
-        """Whether the slowest database is slow now, or does not answer."""
-        seconds = await asyncio.gather(*map(self._commit_seconds, self._databases))
-        return max(seconds) > self._busy_seconds
+        """Whether the database is slow now, or does not answer."""
+        return await self._commit_seconds() > self._busy_seconds
 
-    async def _commit_seconds(self, database: Database) -> float:
+    async def _commit_seconds(self) -> float:
         began = math.inf
 
         async def work(connection: Connection) -> None:
@@ -44,7 +42,7 @@ class CommitLoad:
 
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await database.transaction(work)
+                await self._database.transaction(work)
         except (TrunklineError, TimeoutError):
             return math.inf
         return self._clock.monotonic() - began

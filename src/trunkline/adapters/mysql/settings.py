@@ -51,8 +51,8 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     busy_commit_seconds: Annotated[
         _Seconds,
         Meta(
-            description="While a small commit takes longer on any of the databases, archivers "
-            "slow down, by halves, to a fiftieth of `services.archive_entries_per_second`."
+            description="While a small commit on a database takes longer, archivers slow down "
+            "there, by halves, to a fiftieth of `services.archive_entries_per_second`."
         ),
     ] = 0.03
     resend_days: Annotated[

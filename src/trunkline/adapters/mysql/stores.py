@@ -2,7 +2,7 @@
 
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -43,14 +43,22 @@ _MIGRATE_SECONDS: Final = 86_400.0
 """A change of a large table takes as long as it takes."""
 
 
+class ArchivingOf(msgspec.Struct, frozen=True):
+    """What an archiver of one database works with."""
+
+    name: str
+    tasks: MysqlTaskStore
+    load: CommitLoad
+
+
 class MysqlStores(msgspec.Struct, frozen=True):
-    """What is open."""
+    """What is open. `tasks` are those of all databases, `archiving` each one's."""
 
     hot: MysqlHotStore
     generations: MysqlGenerations
     tasks: MysqlTaskStore
     upkeep: Upkeep
-    load: CommitLoad
+    archiving: Sequence[ArchivingOf]
     intake: MysqlIntake
     keys: MysqlKeys
     shards: ShardMap[Database]
@@ -87,9 +95,16 @@ async def open_mysql(
         yield MysqlStores(
             MysqlHotStore(shards, epochs, outbox),
             MysqlGenerations(databases, random_bits),
-            MysqlTaskStore(shards, random_bits),
+            MysqlTaskStore(databases, shards, random_bits),
             Upkeep(epochs, outbox, settings.resend_days),
-            CommitLoad(databases, outbox, clock, busy_seconds=settings.busy_commit_seconds),
+            [
+                ArchivingOf(
+                    database.name,
+                    MysqlTaskStore([database], shards, random_bits),
+                    CommitLoad(database, outbox, clock, busy_seconds=settings.busy_commit_seconds),
+                )
+                for database in databases
+            ],
             MysqlIntake(shards, epochs),
             MysqlKeys(shards, outbox),
             shards,

@@ -15,13 +15,19 @@ from trunkline.ports.tasks import ArchiveTask, Waiting
 
 
 class MysqlTaskStore:
-    """A `ports.tasks.TaskStore`.
+    """A `ports.tasks.TaskStore` of these databases.
 
     Leases end by the database's clock. One that is wrong, as after a failover, costs double
     work, nothing else: the token decides.
     """
 
-    def __init__(self, shards: ShardMap[Database], random_bits: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        databases: Sequence[Database],
+        shards: ShardMap[Database],
+        random_bits: Callable[[int], int],
+    ) -> None:
+        self._databases = databases
         self._shards = shards
         self._random_bits = random_bits
 
@@ -29,7 +35,7 @@ class MysqlTaskStore:
         """Up to `limit` tasks that nobody holds, longest waiting first."""
         lease_ms = int(lease_seconds * 1000)
         free = await asyncio.gather(
-            *(database.query(statement("tasks_free", limit=limit)) for database in self._shards.all)
+            *(database.query(statement("tasks_free", limit=limit)) for database in self._databases)
         )
         keys = [ConversationKey(key) for _, key in sorted(chain.from_iterable(free))[:limit]]
         leased = await asyncio.gather(
@@ -117,7 +123,7 @@ class MysqlTaskStore:
     async def waiting(self) -> Waiting:
         """What is not yet fully archived, its age by the clocks of the databases."""
         found = await asyncio.gather(
-            *(database.query(statement("tasks_waiting")) for database in self._shards.all)
+            *(database.query(statement("tasks_waiting")) for database in self._databases)
         )
         return Waiting(
             sum(int(count) for ((count, _),) in found),
