@@ -10,7 +10,7 @@ from random import Random
 
 import msgspec
 import pytest
-from databases import database, everywhere, kill_session
+from databases import database, everywhere, kill_session, tell_left
 from nothing_cold import NothingCold
 
 from trunkline.adapters.mysql import stores as opening
@@ -375,10 +375,10 @@ async def test_a_group_is_made_while_the_database_of_a_members_list_is_away(
             assert await stores.hot.conversations_of(UserId(far)) == []
 
             await everywhere(settings, "UPDATE outbox SET stored_at = stored_at - INTERVAL 1 HOUR")
-            assert await stores.upkeep.tell_step() == len(groups)
+            assert await tell_left(stores) == len(groups)
             lines = await stores.hot.conversations_of(UserId(far))
             assert {line.conversation for line in lines} == set(groups)
-            assert await stores.upkeep.tell_step() == 0
+            assert await tell_left(stores) == 0
             at_once = writer.create(name_on_shard_of(LOW + (9 << 54)), far, "c")
             await writer.append(stores.hot, at_once)
             assert len(await stores.hot.conversations_of(UserId(far))) == len(groups) + 1

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from databases import database
+from databases import database, look, tell_left
 
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.settings import Settings
@@ -139,7 +139,7 @@ async def test_what_is_left_of_a_shard_that_is_gone_is_not_shown(
     async with both_groups(settings, writer) as stores:
         (row, _), _ = [await view(stores.hot, USERS[1], group) for group in (MOVED, STAYS)]
         async with taken(settings, MOVED):
-            await stores.upkeep.look_step()
+            await look(stores)
             assert shards_gone(stores) == 1
             for reading in (
                 stores.hot.views(USERS[1], [ConversationId(STAYS), ConversationId(MOVED)]),
@@ -151,11 +151,11 @@ async def test_what_is_left_of_a_shard_that_is_gone_is_not_shown(
                     await reading
             await check_view(writer, stores.hot, USERS[1], STAYS)
             assert len(await stores.hot.conversations_of(USERS[1])) == 2
-        await stores.upkeep.look_step()
+        await look(stores)
         assert shards_gone(stores) == 0
         await check_view(writer, stores.hot, USERS[1], MOVED)
         async with taken(settings, USERS[1]):
-            await stores.upkeep.look_step()
+            await look(stores)
             for reading in (
                 stores.hot.conversations_of(USERS[1]),
                 stores.hot.offsets(USERS[1], PHONE),
@@ -257,11 +257,11 @@ async def test_a_list_in_a_shard_that_moved_is_told_by_whoever_holds_it(
             await writer.append(stores.hot, writer.create(group, USERS[1], "c", USERS[:1]))
             assert await stored(settings, "user", "user_conversation", told) == [USERS[1].encode()]
             await opened.query("UPDATE outbox SET stored_at = stored_at - INTERVAL 1 HOUR")
-            assert await stores.upkeep.tell_step() == 1
+            assert await tell_left(stores) == 1
             assert await stored(settings, "user", "user_conversation", told) == [USERS[1].encode()]
         async with open_mysql(settings, SteppedClock()) as holder:
-            assert await holder.upkeep.tell_step() == 1
+            assert await tell_left(holder) == 1
             assert await stored(settings, "user", "user_conversation", told) == sorted(
                 u.encode() for u in USERS
             )
-            assert await holder.upkeep.tell_step() == 0
+            assert await tell_left(holder) == 0

@@ -14,7 +14,7 @@ from addresses import mariadb_servers, mysql8_server
 from trunkline.adapters.mysql.connection import Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.settings import Settings
-from trunkline.adapters.mysql.stores import migrate_mysql
+from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql
 from trunkline.errors import StorageUnavailable
 from trunkline.ports.tasks import ArchiveTask, TaskStore, Waiting
 from trunkline.testing.conformance import SteppedClock
@@ -89,6 +89,17 @@ async def made_anew(servers: Settings) -> Settings:
 async def emptied(settings: Settings) -> None:
     """Takes every row out, but the shards."""
     await everywhere(settings, *(f"DELETE FROM {table}" for table in TABLES))
+
+
+async def tell_left(stores: MysqlStores) -> int:
+    """Tells lists what they were not told at once; how many lines were tried."""
+    return sum([await stores.upkeep.tell_step(place) for place in stores.shards.all])
+
+
+async def look(stores: MysqlStores) -> None:
+    """Sees which shards the databases hold."""
+    for place in stores.shards.all:
+        await stores.upkeep.look_step(place)
 
 
 class Leases:

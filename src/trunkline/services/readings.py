@@ -49,6 +49,9 @@ READINGS: Final = {
     "trunkline_hot_lists_untold": Shown(
         False, "Changes of users' lists that were found untold seconds after their commit."
     ),
+    "trunkline_hot_orphaned_tasks": Shown(
+        True, "Times that an archive task was met whose conversation is not there."
+    ),
     "trunkline_cold_failed_tries": Shown(True, "Questions to the cold tier that failed once."),
     "trunkline_cold_unavailable": Shown(
         True, "Questions that were given up or not asked: no answer, none lately, all busy."

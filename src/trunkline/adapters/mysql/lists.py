@@ -4,13 +4,13 @@ reaches them where they stand in another database.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
 
 import msgspec
 import structlog
 
-from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.connection import Connection, Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.literals import bracketed, literals, rows
@@ -25,6 +25,8 @@ _LEFT_SECONDS: Final = 5
 _LEFT_ROWS: Final = 1_000
 _TELL_SECONDS: Final = 2.0
 """How long a writer waits for the database of a list; then the list is told later."""
+_TELL_LEFT_SECONDS: Final = 10.0
+"""The same, where nobody's batch waits."""
 _AWAY_SECONDS: Final = 60.0
 """How long no writer waits for that database again, unless it answered meanwhile."""
 
@@ -73,52 +75,52 @@ class Outbox:
         Whoever waits for this holds up a lane of appends, so that a database that is silent
         is not waited for long, and not each time.
         """
-        now = asyncio.get_running_loop().time()
-        await self._tell_all(
-            origin,
-            lines,
-            lambda holder: _TELL_SECONDS if self._away_until.get(holder, now) <= now else 0.0,
-        )
+        if lines:
+            now = asyncio.get_running_loop().time()
+            away = {holder for holder, until in self._away_until.items() if until > now}
+            await self._tell_all(origin, lines, _TELL_SECONDS, away)
 
     async def _tell_all(
-        self,
-        origin: Database,
-        lines: Sequence[Line],
-        seconds_of: Callable[[Database], float | None],
-    ) -> None:
-        """`seconds_of` says how long to wait for a database: 0 not at all, None as set."""
-        if not lines:
-            return
+        self, origin: Database, lines: Sequence[Line], seconds: float, away: Set[Database]
+    ) -> Set[Database]:
+        """Tells all lists but those of databases that are away, and waits so long at most.
+
+        Returns the databases that were not told.
+        """
         holders: dict[Database, list[Line]] = {}
         for line in lines:
             holders.setdefault(self._shards.of_user(line.user), []).append(line)
+        asked = holders.keys() - away
         told = await asyncio.gather(
-            *(self._tell(holder, there, seconds_of(holder)) for holder, there in holders.items())
+            *(self._tell(holder, holders[holder], seconds) for holder in asked)
         )
-        numbers = sorted(line.number for part in told for line in part)
+        numbers = sorted(line.number for part in told for line in part or ())
         if numbers:
             await self._forget(origin, numbers)
+        return (holders.keys() & away) | {
+            holder for holder, part in zip(asked, told, strict=True) if part is None
+        }
 
-    async def tell_left(self) -> int:
-        """Tells what a worker that died, or a database that was away, left; returns the count."""
-        count = 0
-        for origin in self._shards.all:
-            text = statement("outbox_left", seconds=_LEFT_SECONDS, limit=_LEFT_ROWS)
-            found = await origin.query(text)
-            lines = [
-                Line(
-                    number, UserId(user.decode()), ConversationKey(key),
-                    ConversationId(name.decode()),
-                )
-                for number, user, key, name in found
-            ]  # fmt: skip
-            await self._tell_all(origin, lines, lambda _: None)
-            count += len(lines)
-        return count
+    async def tell_left(self, origin: Database) -> int:
+        """Tells what a worker that died, or a database that was away, left in a database.
+
+        Returns how many lines were tried. A list's database that does not answer is waited for
+        once, and holds up no line of another's.
+        """
+        count, after = 0, -1
+        away: Set[Database] = frozenset()
+        while True:
+            text = statement("outbox_left", after=after, seconds=_LEFT_SECONDS, limit=_LEFT_ROWS)
+            lines = [_line_of(row) for row in await origin.query(text)]
+            if not lines:
+                return count
+            count, after = count + len(lines), lines[-1].number
+            away |= await self._tell_all(origin, lines, _TELL_LEFT_SECONDS, away)
 
     async def _tell(
-        self, holder: Database, lines: Sequence[Line], seconds: float | None
-    ) -> Sequence[Line]:
+        self, holder: Database, lines: Sequence[Line], seconds: float
+    ) -> Sequence[Line] | None:
+        """The lines that a list's database took; None if it took none."""
         shards = {line.user: shard_hash(line.user) for line in lines}
 
         async def work(connection: Connection, moved: Mapping[int, ShardMoved]) -> Sequence[Line]:
@@ -127,8 +129,6 @@ class Outbox:
                 await _raise_versions(connection, held)
             return held
 
-        if seconds == 0:
-            return ()
         try:
             async with asyncio.timeout(seconds):
                 told = await self._epochs[holder].transaction(set(shards.values()), work)
@@ -136,7 +136,7 @@ class Outbox:
             code = error.code if isinstance(error, TrunklineError) else "silent"
             _log.warning("list_not_told", database=holder.name, code=code, lines=len(lines))
             self._away_until[holder] = asyncio.get_running_loop().time() + _AWAY_SECONDS
-            return ()
+            return None
         self._away_until.pop(holder, None)
         return told
 
@@ -160,6 +160,11 @@ class Outbox:
             await origin.transaction(work)
         except TrunklineError as error:
             _log.warning("outbox_not_emptied", database=origin.name, code=error.code)
+
+
+def _line_of(row: Row) -> Line:
+    number, user, key, name = row
+    return Line(number, UserId(user.decode()), ConversationKey(key), ConversationId(name.decode()))
 
 
 async def _raise_versions(connection: Connection, lines: Sequence[Line]) -> None:

@@ -66,7 +66,8 @@ class MysqlStores(msgspec.Struct, frozen=True):
     def readings(self) -> list[Reading]:
         """What an operator may want to know of the tier."""
         of_databases = [r for database in self.shards.all for r in database.readings()]
-        return [*of_databases, *self.hot.readings(), *self.upkeep.readings()]
+        of_tasks = [r for archiving in self.archiving for r in archiving.tasks.readings()]
+        return [*of_databases, *self.hot.readings(), *self.upkeep.readings(), *of_tasks]
 
 
 @asynccontextmanager

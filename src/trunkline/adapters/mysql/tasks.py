@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from typing import Final
+
+import structlog
 
 from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
@@ -10,8 +13,15 @@ from trunkline.adapters.mysql.literals import keys as key_list
 from trunkline.adapters.mysql.rows import conversation_of
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
+from trunkline.errors import DataDamaged
 from trunkline.model import Conversation, ConversationKey, Seq
+from trunkline.ports.readings import Reading
 from trunkline.ports.tasks import ArchiveTask, Waiting
+
+_log = structlog.get_logger("trunkline.mysql")
+_ORPHAN_SECONDS: Final = 5.0
+_MOST_DOUBLED: Final = 10
+"""Such a task is met again after 5 s, then after twice as long each time, up to 85 minutes."""
 
 
 class MysqlTaskStore:
@@ -30,6 +40,11 @@ class MysqlTaskStore:
         self._databases = databases
         self._shards = shards
         self._random_bits = random_bits
+        self._orphans = 0
+
+    def readings(self) -> list[Reading]:
+        """What was leased and could not be archived by anybody."""
+        return [Reading("trunkline_hot_orphaned_tasks", "", lambda: self._orphans)]
 
     async def lease(self, limit: int, lease_seconds: float) -> Sequence[ArchiveTask]:
         """Up to `limit` tasks that nobody holds, longest waiting first."""
@@ -62,9 +77,28 @@ class MysqlTaskStore:
             )
             found = await connection.rows(statement("conversations", lists=taken))
             held = {row.key: row for row in map(conversation_of, found)}
-            return [ArchiveTask(held[key], token, attempts) for key, attempts in free]
+            for key, attempts in free:
+                if key not in held:
+                    await self._fail_orphan(connection, database, key, token, attempts)
+            return [ArchiveTask(held[key], token, tries) for key, tries in free if key in held]
 
         return await database.transaction(work)
+
+    async def _fail_orphan(
+        self, connection: Connection, database: Database, key: int, token: int, attempts: int
+    ) -> None:
+        """A task of a conversation that is not there waits by itself, and is told of."""
+        self._orphans += 1
+        pause_ms = int(_ORPHAN_SECONDS * 1000 * 2 ** min(attempts, _MOST_DOUBLED))
+        await connection.execute(
+            statement(
+                "task_failed", key=key, token=token, error=DataDamaged.code, pause_ms=pause_ms
+            )
+        )
+        _log.error(
+            "archive_task_orphaned", database=database.name, key=f"{key:016x}", attempts=attempts,
+            advice="Its conversation is not in this database: run `trunkline audit`.",
+        )  # fmt: skip
 
     async def archived(self, progress: Sequence[tuple[ArchiveTask, Seq]]) -> None:
         """Raises archived_up_to (I10), of those whose lease still is the task's."""

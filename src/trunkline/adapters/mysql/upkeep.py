@@ -1,7 +1,7 @@
 """What a hot database needs besides: lists told late, client message ids forgotten in time."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -15,6 +15,7 @@ from trunkline.errors import TrunklineError
 from trunkline.ports.readings import Reading
 
 _log = structlog.get_logger("trunkline.mysql")
+_LOOK_SECONDS: Final = 5.0
 _TELL_SECONDS: Final = 5.0
 _EXPIRE_SECONDS: Final = 2.0
 _STEP_ROWS: Final = 5_000
@@ -29,46 +30,47 @@ class Upkeep:
         self._epochs = epochs
         self._outbox = outbox
         self._resend_days = resend_days
-        self._untold = 0
+        self._untold = dict.fromkeys(epochs, 0)
         self._positions: dict[Database, Row] = dict.fromkeys(epochs, _START)
 
     def readings(self) -> list[Reading]:
         """What the last look at the outbox found."""
-        return [Reading("trunkline_hot_lists_untold", "", lambda: self._untold)]
+        return [Reading("trunkline_hot_lists_untold", "", lambda: sum(self._untold.values()))]
 
     async def run(self) -> None:
         """Runs until cancelled."""
+        steps = (
+            (_LOOK_SECONDS, self.look_step),
+            (_TELL_SECONDS, self.tell_step),
+            (_EXPIRE_SECONDS, self.expire_step),
+        )
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell())
             for database in self._epochs:
-                group.create_task(self._expire(database))
+                for seconds, step in steps:
+                    group.create_task(self._repeat(seconds, step, database))
 
-    async def _tell(self) -> None:
+    async def _repeat(
+        self, seconds: float, step: Callable[[Database], Awaitable[object]], database: Database
+    ) -> None:
         while True:
-            await asyncio.sleep(_TELL_SECONDS)
+            await asyncio.sleep(seconds)
             try:
-                await self.look_step()
-                await self.tell_step()
+                await step(database)
             except TrunklineError as error:
-                _log.warning("outbox_not_read", code=error.code, detail=error.detail)
+                # That it is away is said by the database itself, once.
+                _log.debug("upkeep_waits", database=database.name, detail=error.detail)
 
-    async def _expire(self, database: Database) -> None:
-        while True:
-            await asyncio.sleep(_EXPIRE_SECONDS)
-            try:
-                await self.expire_step(database)
-            except TrunklineError as error:
-                _log.warning("ids_not_expired", database=database.name, code=error.code)
+    async def look_step(self, database: Database) -> None:
+        """Sees whether a database still holds the shards that the settings name."""
+        await self._epochs[database].look()
 
-    async def look_step(self) -> None:
-        """Sees whether this worker's databases still hold its shards."""
-        for epochs in self._epochs.values():
-            await epochs.look()
+    async def tell_step(self, database: Database) -> int:
+        """Tells lists what they were not told at once by a conversation of this database.
 
-    async def tell_step(self) -> int:
-        """Tells lists what they were not told at once; returns how many lines were tried."""
-        self._untold = await self._outbox.tell_left()
-        return self._untold
+        Returns how many lines were tried.
+        """
+        self._untold[database] = await self._outbox.tell_left(database)
+        return self._untold[database]
 
     async def expire_step(self, database: Database) -> int:
         """Forgets what is too old among the next few thousand client message ids.

@@ -109,7 +109,8 @@ DELETE FROM outbox WHERE number IN ({numbers})
 
 -- name: outbox_left
 SELECT number, user, ckey, id FROM outbox
-WHERE stored_at < CURRENT_TIMESTAMP - INTERVAL {seconds} SECOND LIMIT {limit}
+WHERE number > {after} AND stored_at < CURRENT_TIMESTAMP - INTERVAL {seconds} SECOND
+ORDER BY number LIMIT {limit}
 
 -- name: user_version_raise
 INSERT INTO user_version (user, version) VALUES {rows}
