@@ -26,6 +26,7 @@ from trunkline.adapters.memory.hot import MemoryHotStore
 from trunkline.adapters.redis.connection import Connection
 from trunkline.adapters.redis.dialling import Address, Dialler
 from trunkline.adapters.redis.link import pack
+from trunkline.adapters.redis.refusals import Refusals
 from trunkline.adapters.redis.scripts import SHAS
 from trunkline.adapters.redis.settings import Settings
 from trunkline.adapters.redis.stores import RedisStores, open_redis
@@ -107,13 +108,13 @@ async def compare_connections(server: Server, seconds: float) -> None:
     settings = Settings(nodes=(f"127.0.0.1:{server.port}",), **SETTINGS)
     own = Connection(
         Address("127.0.0.1", server.port), Dialler(settings, WorkerId("bench")), settings,
-        random.random,
+        random.random, Refusals(), b"{life}",
     )  # fmt: skip
     await own.connect()
     theirs = redis.asyncio.Redis(port=server.port, single_connection_client=True)
     pooled = redis.asyncio.Redis(port=server.port)
     sha = SHAS["read"]
-    arguments = (2, "{a}:entries", "{a}:head", own.run_id, 0, 10)
+    arguments = (2, "{a}:entries", "{a}:head", own.identity, 0, 10)
 
     async def own_pipeline() -> None:
         await own.call([pack((b"EVALSHA", sha, *arguments)) for _ in range(PIPELINE)], 30.0)

@@ -150,12 +150,12 @@ async def test_an_idle_conversation_and_an_idle_endpoint_vanish(writer: Writer) 
     with shared_settings(idle_seconds=0.4) as settings:
         source = Source(writer)
         async with opened(settings) as stores:
-            tier = stores.cached
+            tier, lasting = stores.cached, keys_of(settings)
             await tier.append(await source.create())
             await source.confirm(tier, [(USERS[0], EndpointId("phone"), 1)])
             await tier.load_offsets(USERS[0], EndpointId("phone"), {source.key: Seq(1)})
-            assert keys_of(settings)
-            await until(lambda: not keys_of(settings), "everything is gone")
+            assert keys_of(settings) != lasting
+            await until(lambda: keys_of(settings) == lasting, "everything is gone")
             assert await source.seqs(tier, 0, 1) == []
             assert await tier.offsets(USERS[0], EndpointId("phone")) is None
 

@@ -67,7 +67,7 @@ async def test_a_login_is_checked_at_the_start(tmp_path: Path) -> None:
 
 async def test_more_than_the_bound_in_flight_is_refused_at_once(server: PrivateRedis) -> None:
     """A server that is slow must not fill this one's memory."""
-    async with opened(patient(server, in_flight=10)) as stores:
+    async with opened(patient(server, in_flight=11)) as stores:
         ann, phone = UserId("ann"), EndpointId("phone")
         moves = [OffsetMove(ConversationKey(n), ann, phone, Seq(1)) for n in range(20)]
         await stores.cached.confirm(moves, {})
@@ -81,7 +81,7 @@ async def test_a_reader_that_is_too_slow_is_told_of_the_loss(server: PrivateRedi
     async with opened(patient(server, inbox_packets=5), "worker-1") as stores:
         for number in range(8):
             await stores.bus.publish({worker(1): b"%d" % number})
-        await until(lambda: len(stores.bus._subscription._packets) == 4, "all arrived")
+        await until(lambda: len(stores.bus._backlog) == 4, "all arrived")
         assert await take(stores.bus, 4) == [None, b"5", b"6", b"7"]
 
 

@@ -1,9 +1,19 @@
 """Bus: carries packets between the inboxes of workers, and knows who serves which user."""
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from trunkline.model import UserId, WorkerId
+from trunkline.model import ConversationKey, UserId, WorkerId
+
+
+class Forgotten(NamedTuple):
+    """The tier had lost that this worker watches these conversations and serves these users.
+
+    It knows it again: only what was published meanwhile may be missing.
+    """
+
+    keys: Collection[ConversationKey]
+    users: Collection[UserId]
 
 
 class Bus(Protocol):
@@ -21,7 +31,7 @@ class Bus(Protocol):
         """
         ...
 
-    def received(self) -> AsyncIterator[bytes | None]:
+    def received(self) -> AsyncIterator[bytes | Forgotten | None]:
         """This worker's inbox, without end.
 
         None: the subscription was made anew, or the server is another one; anything before

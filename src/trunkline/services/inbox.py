@@ -59,10 +59,13 @@ class Inbox:
     async def run(self) -> None:
         """Serves the inbox until cancelled."""
         async for data in self._bus.received():
-            if data is None:
+            if isinstance(data, bytes):
+                self._take(data)
+            elif data is None:
                 self._missed("subscription")
             else:
-                self._take(data)
+                _log.info("registrations_lost", keys=len(data.keys), users=len(data.users))
+                self._repairs.forgotten(data.keys, data.users)
             await asyncio.sleep(0)  # what it wrote to sockets goes out before the next
 
     def _missed(self, what: str) -> None:

@@ -27,7 +27,13 @@ READINGS: Final = {
         True, "Calls that went on without an answer of the cached tier or the bus."
     ),
     "trunkline_cached_away": Shown(
-        False, "Servers of the cached tier that are not asked now, since they did not answer."
+        False, "Servers of the cached tier that are not asked now: no answer, or they refused."
+    ),
+    "trunkline_cached_refusals": Shown(
+        True, "Times that a server of the cached tier was left, or not taken, by why.", "cause"
+    ),
+    "trunkline_cached_registrations_lost": Shown(
+        True, "Places where the cached tier no longer knew that this worker watches or serves."
     ),
     "trunkline_hot_retries": Shown(
         True, "Transactions that were tried again: others' locks, a taken key, a lost session.",

@@ -122,6 +122,10 @@ class Repairs:
         self._everything = True
         self._wake.set()
 
+    def forgotten(self, keys: Iterable[ConversationKey], users: Iterable[UserId]) -> None:
+        """What was published of these may have come to nobody here."""
+        self._look_at(keys, users)
+
     def told(self, told: Told) -> None:
         """The head is there: those who watch here and were not pushed it are told to sync."""
         watchers = self._registry.watched(told.key)

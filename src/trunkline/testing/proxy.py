@@ -22,6 +22,7 @@ class Proxy:
 
     Attributes:
         port: where it listens on 127.0.0.1.
+        server_address: host and port of the server that new connections go to.
         latency_seconds: (least, most) that a chunk is held back, in each direction.
         slice_bytes: largest chunk that is passed on at a time, 0 for no limit.
         cut_after_bytes: what the server sends over a new connection is cut by a reset after so
@@ -41,8 +42,10 @@ class Proxy:
         *,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`host`, `port`: the server. `chance` draws latencies. `tls`: what clients meet here."""
-        self._server_address = (host, port)
+        """`host`, `port`: the server at first. `chance` draws latencies. `tls`: what clients
+        meet here.
+        """
+        self.server_address = (host, port)
         self._tls = tls
         self._chance = chance or random.Random()
         self._flowing = asyncio.Event()
@@ -121,7 +124,7 @@ class Proxy:
             if self.refusing:
                 _reset(near)
                 return
-            answers, far = await asyncio.open_connection(*self._server_address)
+            answers, far = await asyncio.open_connection(*self.server_address)
             self._open[near] = far
             self.most_open = max(self.most_open, self.open)
             filtered = self.filtered() if self.filtered else _as_it_is

@@ -19,6 +19,7 @@ from trunkline.model import (
     UserId,
     WorkerId,
 )
+from trunkline.ports.bus import Forgotten
 from trunkline.ports.cached import CachedTier
 
 
@@ -26,11 +27,11 @@ class _Inbox:
     """What waits for one worker; `listening`: whether its subscription is there."""
 
     def __init__(self) -> None:
-        self.packets: deque[bytes | None] = deque()
+        self.packets: deque[bytes | Forgotten | None] = deque()
         self.arrived = asyncio.Event()
         self.listening = True
 
-    def put(self, packet: bytes | None) -> None:
+    def put(self, packet: bytes | Forgotten | None) -> None:
         self.packets.append(packet)
         self.arrived.set()
 
@@ -53,6 +54,7 @@ class MemoryHub:
         self._inboxes: dict[WorkerId, _Inbox] = {}
         self._watching: dict[ConversationKey, dict[WorkerId, None]] = {}
         self._serving: dict[UserId, dict[WorkerId, None]] = {}
+        self._lost: dict[ConversationKey, dict[WorkerId, None]] = {}
         self._last_arrival: dict[tuple[WorkerId, WorkerId], float] = {}
         self.loses = 0.0
         self.lose_next = 0
@@ -132,6 +134,18 @@ class MemoryHub:
         for inbox in self._inboxes.values():
             inbox.packets.clear()
             inbox.put(None)
+
+    def forget(self, key: ConversationKey) -> None:
+        """Loses who watches a conversation, as if its key had been evicted."""
+        self._lost[key] = self._watching.pop(key, {})
+
+    def find(self) -> None:
+        """Everybody notices what was forgotten of them, is entered again and told so."""
+        lost, self._lost = self._lost, {}
+        for key, workers in lost.items():
+            for worker in workers:
+                self.register(worker, key)
+                self.inbox(worker).put(Forgotten([key], ()))
 
     def heal(self) -> None:
         """From now on everything arrives."""
@@ -229,7 +243,7 @@ class MemoryBus:
             if not self._hub.publish(self._worker, receiver, packet)
         ]
 
-    async def received(self) -> AsyncIterator[bytes | None]:
+    async def received(self) -> AsyncIterator[bytes | Forgotten | None]:
         """This worker's inbox, without end."""
         inbox = self._hub.inbox(self._worker)
         while True:

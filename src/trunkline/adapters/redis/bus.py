@@ -2,15 +2,16 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping
 
+from trunkline.adapters.redis.backlog import Backlog
 from trunkline.adapters.redis.keys import Keys
 from trunkline.adapters.redis.link import pack
 from trunkline.adapters.redis.registrations import Registrations
 from trunkline.adapters.redis.servers import Call, Servers
 from trunkline.adapters.redis.settings import Settings
-from trunkline.adapters.redis.subscription import Subscription
 from trunkline.adapters.redis.unanswered import Unanswered
 from trunkline.errors import TierUnavailable
 from trunkline.model import UserId, WorkerId
+from trunkline.ports.bus import Forgotten
 
 
 class RedisBus:
@@ -22,7 +23,7 @@ class RedisBus:
         worker: WorkerId,
         keys: Keys,
         presence: Registrations[UserId],
-        subscription: Subscription,
+        backlog: Backlog,
         unanswered: Unanswered,
         settings: Settings,
     ) -> None:
@@ -30,7 +31,7 @@ class RedisBus:
         self._worker = worker
         self._keys = keys
         self._presence = presence
-        self._subscription = subscription
+        self._backlog = backlog
         self._unanswered = unanswered
         self._settings = settings
 
@@ -44,10 +45,10 @@ class RedisBus:
         heard = await self._servers.call(calls, self._settings.answer_seconds)
         return [worker for worker, count in zip(packets, heard, strict=True) if not count]
 
-    async def received(self) -> AsyncIterator[bytes | None]:
-        """This worker's packets; None: what came before may be lost."""
+    async def received(self) -> AsyncIterator[bytes | Forgotten | None]:
+        """This worker's packets, and what may be lost, see the port."""
         while True:
-            yield await self._subscription.next()
+            yield await self._backlog.next()
 
     async def present(self, users: Collection[UserId]) -> None:
         """This worker serves these users; if Redis is away it is entered later."""

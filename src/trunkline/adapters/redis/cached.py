@@ -1,6 +1,6 @@
 """The cached tier in Redis: newest entries, read offsets, watching workers (DESIGN section 5).
 
-State counts only under the run id of the server that it was written to: a wiped, restored or
+State counts only under the identity of the server that it was written to: a wiped, restored or
 promoted server is not believed.
 """
 
@@ -131,7 +131,16 @@ class RedisCachedTier:
         names = self._keys.conversation(key)
         server = self._servers.of(names.tag)
         command = pack(
-            (b"EVALSHA", _READ, 2, names.entries, names.row, server.run_id, after, up_to_inclusive)
+            (
+                b"EVALSHA",
+                _READ,
+                2,
+                names.entries,
+                names.row,
+                server.identity,
+                after,
+                up_to_inclusive,
+            )
         )
         try:
             (reply,) = await self._servers.call([(server, command)], self._read_seconds)
@@ -194,7 +203,7 @@ class RedisCachedTier:
             self._unanswered.note("offsets", error)
             return None
         held = dict(zip(fields[::2], fields[1::2], strict=True))
-        if held.pop(b"run", b"") != server.run_id or not held.pop(b"whole", b""):
+        if held.pop(b"run", b"") != server.identity or not held.pop(b"whole", b""):
             return None
         return {ConversationKey(int.from_bytes(key)): Seq(int(seq)) for key, seq in held.items()}
 
@@ -237,7 +246,7 @@ class RedisCachedTier:
         command: tuple[str | int | bytes, ...] = (
             b"EVALSHA", _APPEND if keep else _APPEND_WHEN_FULL, 4,
             names.entries, names.row, names.offsets, names.watchers,
-            server.run_id, self._worker, row.head, row.countable, digests.to_bytes(row.digest),
+            server.identity, self._worker, row.head, row.countable, digests.to_bytes(row.digest),
             row.membership_version, first, before, self._kept, self._cut, self._idle_ms,
             stamp, len(left), *left, *map(encode, entries),
         )  # fmt: skip
@@ -249,7 +258,7 @@ class RedisCachedTier:
         names = self._keys.conversation(key)
         server = self._servers.of(names.tag)
         command = (
-            b"EVALSHA", _CONFIRM, 3, names.entries, names.row, names.offsets, server.run_id,
+            b"EVALSHA", _CONFIRM, 3, names.entries, names.row, names.offsets, server.identity,
             present, self._idle_ms, *pairs,
         )  # fmt: skip
         return server, pack(command)
@@ -267,5 +276,5 @@ class RedisCachedTier:
         pairs: list[bytes | int] = []
         for key, seq in offsets:
             pairs += (key.to_bytes(_KEY_BYTES), seq)
-        command = (b"EVALSHA", _RAISE, 1, name, server.run_id, self._idle_ms, int(whole), *pairs)
+        command = (b"EVALSHA", _RAISE, 1, name, server.identity, self._idle_ms, int(whole), *pairs)
         return server, pack(command)

@@ -9,11 +9,14 @@ import logging
 from binascii import crc_hqx
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import count
 from typing import Final
 
 from trunkline.adapters.redis.connection import Connection
 from trunkline.adapters.redis.dialling import Address, Dialler
+from trunkline.adapters.redis.keys import Keys
 from trunkline.adapters.redis.link import Link, LinkLost, Reply, ReplyError, pack
+from trunkline.adapters.redis.refusals import Refusals
 from trunkline.adapters.redis.servers import Call, refuse
 from trunkline.adapters.redis.settings import Settings
 from trunkline.errors import ConfigInvalid, TierUnavailable
@@ -43,6 +46,8 @@ class Cluster:
         dialler: Dialler,
         settings: Settings,
         jitter: Callable[[], float],
+        refusals: Refusals,
+        keys: Keys,
     ) -> None:
         if settings.database:
             raise ConfigInvalid("A Redis Cluster has no logical database but 0.")
@@ -50,6 +55,8 @@ class Cluster:
         self._dialler = dialler
         self._settings = settings
         self._jitter = jitter
+        self._refusals = refusals
+        self._keys = keys
         self._masters: dict[Address, Connection] = {}
         self._slots: list[Connection] = []
         self._holders: set[Connection] = set()
@@ -61,11 +68,11 @@ class Cluster:
 
     @property
     def identity(self) -> bytes:
-        """A hash of the run ids of all masters that have slots; empty until all were reached."""
-        run_ids = sorted(server.run_id for server in self._holders)
-        if not all(run_ids):
+        """A hash of those of all masters that have slots; empty until all were reached."""
+        names = sorted(server.identity for server in self._holders)
+        if not all(names):
             return b""
-        return blake2b(b"".join(run_ids), digest_size=_IDENTITY_BYTES).hexdigest().encode()
+        return blake2b(b"".join(names), digest_size=_IDENTITY_BYTES).hexdigest().encode()
 
     def of(self, tag: bytes) -> Connection:
         """The master that has the tag's slot, as far as is known."""
@@ -185,7 +192,7 @@ class Cluster:
         failure = TierUnavailable("No node of the Redis Cluster is named.")
         for address in addresses:
             try:
-                link, _ = await self._dialler.dial(address, lambda: Link(10, lambda: None))
+                link, _, _ = await self._dialler.dial(address, lambda: Link(10, lambda: None))
                 try:
                     async with asyncio.timeout(self._settings.connect_seconds):
                         (rows,) = await link.request([_CLUSTER_SLOTS])
@@ -207,8 +214,15 @@ class Cluster:
 
     def _take(self, found: Mapping[Address, list[range]]) -> None:
         """Notes who has which slots; those who are new are connected to by `run`."""
-        for address in found.keys() - self._masters.keys():
-            connection = Connection(address, self._dialler, self._settings, self._jitter)
+        for address, parts in found.items():
+            mark = self._mark_in(parts)
+            connection = self._masters.get(address)
+            if connection is not None:
+                connection.marked_by(mark)
+                continue
+            connection = Connection(
+                address, self._dialler, self._settings, self._jitter, self._refusals, mark
+            )
             connection.on_connected = self._on_connected
             self._masters[address] = connection
         slots: list[Connection | None] = [None] * SLOTS
@@ -217,8 +231,21 @@ class Cluster:
                 slots[part.start : part.stop] = [self._masters[address]] * len(part)
         self._slots = [server for server in slots if server is not None]
         self._holders = set(self._slots)
-        # One that has no slots any more stays connected: commands may be under way, and in
-        # a failover it often comes back.
+        # One that has no slots any more stays as long as it is connected: commands may be under
+        # way, and in a failover it often comes back.
+        for address, master in list(self._masters.items()):
+            if address not in found and master.away:
+                if (task := self._tasks.pop(address, None)) is not None:
+                    task.cancel()
+                self._masters.pop(address).abort()
+
+    def _mark_in(self, parts: Sequence[range]) -> bytes:
+        """The key of the mark of whoever has these slots: for all workers the same."""
+        for number in count():
+            tag, mark = self._keys.life(number)
+            if any(slot_of(tag) in part for part in parts):
+                return mark
+        raise AssertionError
 
     def _tend(self, group: asyncio.TaskGroup) -> None:
         for address, master in self._masters.items():

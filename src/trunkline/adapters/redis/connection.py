@@ -2,18 +2,25 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Final, NoReturn
 
-from trunkline.adapters.redis.dialling import Address, Dialler
+from trunkline.adapters.redis.dialling import WHO, Address, Dialler, Server
 from trunkline.adapters.redis.link import Link, LinkFull, LinkLost, Reply, ReplyError, pack
-from trunkline.adapters.redis.scripts import LOADS
+from trunkline.adapters.redis.refusals import Refusal, Refusals, Refused, refusal_in
+from trunkline.adapters.redis.scripts import LOADS, source
 from trunkline.adapters.redis.settings import Settings
 from trunkline.errors import TierUnavailable
 
 log = logging.getLogger(__name__)
 
-_PING: Final = pack((b"PING",))
+_CLAIM: Final = source("life")
+_IDENTITY_BYTES: Final = 16
+_BEAT_SECONDS: Final = 1.0
+"""So long after it happened everybody knows that the server is another one."""
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _GRACE_SECONDS: Final = 0.001
 """Long enough for the loop to look at its sockets once more."""
@@ -45,11 +52,17 @@ class Connection:
     """Commands to one server, from any number of callers.
 
     A call that is not answered in time opens the breaker: calls fail at once until, after a
-    pause, a PING is answered. As answers keep their order, everything before it is then
-    answered, too. A PING that is not answered ends the link, and another is made.
+    pause, a beat is answered. As answers keep their order, everything before it is then
+    answered, too. A beat that is not answered ends the link, and another is made.
+
+    A server that answers and refuses is not the tier: it is left at once, and whoever the
+    address names then is dialled. So is one whose data set began anew: each call ends with a
+    look at the mark that tells its lives apart, and a beat looks when nobody calls.
 
     Attributes:
-        run_id: who the server is; another after a restart or a failover.
+        server: who the server is.
+        identity: the server, its history and the life of its data set as one name; another
+            after a restart, a failover, a wipe. Empty before the first connect.
         on_connected: called after every connect, the first one, too.
     """
 
@@ -59,17 +72,26 @@ class Connection:
         dialler: Dialler,
         settings: Settings,
         jitter: Callable[[], float],
+        refusals: Refusals,
+        mark: bytes,
     ) -> None:
+        """`mark`: the key of the mark."""
         self._loop = asyncio.get_running_loop()
         self.address = address
-        self.run_id = b""
+        self.server: Server | None = None
+        self.identity = b""
         self.on_connected: Callable[[], None] = lambda: None
         self._dialler = dialler
         self._settings = settings
+        self._refusals = refusals
         self._backoff = Backoff(settings.reconnect_seconds, jitter)
+        self._mark, self._look = mark, pack((b"GET", mark))
+        self._life: Reply = None
         self._link: Link | None = None
+        self._connected_at = -math.inf
         self._suspended = False
         self._trouble = asyncio.Event()
+        self._named: Refusal | None = None
 
     @property
     def away(self) -> bool:
@@ -77,26 +99,51 @@ class Connection:
         return self._link is None or self._suspended
 
     async def connect(self) -> None:
-        """Connects and loads the scripts; raises `TierUnavailable` with the reason."""
-        self._link, self.run_id = await self._dialler.dial(
+        """Connects, loads the scripts, and sees that it is the tier.
+
+        Raises `TierUnavailable` with the reason.
+        """
+        link, server, answers = await self._dialler.dial(
             self.address,
             lambda: Link(self._settings.in_flight, self._trouble.set),
-            LOADS,
+            [*LOADS, self._claim()],
         )
+        try:
+            server.check_primary(self.address)
+        except TierUnavailable:
+            await link.close()
+            raise
+        self._link, self.server, self._life = link, server, answers[-1]
+        parts = (server.run_id, server.history, self._life)
+        self.identity = blake2b(b" ".join(parts), digest_size=_IDENTITY_BYTES).hexdigest().encode()
+        self._connected_at = self._loop.time()
         self._suspended = False
         self.on_connected()
 
     async def run(self) -> None:
         """Connects, unless connected, and keeps the connection up until cancelled."""
-        if self._link is None:
-            self._trouble.set()
         while True:
-            await self._trouble.wait()
-            self._trouble.clear()
-            if self._link is not None and not self._link.lost.is_set():
-                await self._probe(self._link)
-            if self._link is None or self._link.lost.is_set():
+            link = self._link
+            if link is None or link.lost.is_set():
                 await self._reconnect()
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_BEAT_SECONDS):
+                    await self._trouble.wait()
+            self._trouble.clear()
+            if not link.lost.is_set():
+                await self._beat(link)
+
+    def marked_by(self, mark: bytes) -> None:
+        """The mark is another key from now on."""
+        if mark != self._mark:
+            self._mark, self._look = mark, pack((b"GET", mark))
+            self.abort()
+
+    def abort(self) -> None:
+        """Closes the socket now; `run` makes another."""
+        if self._link is not None:
+            self._link.abort()
 
     async def close(self) -> None:
         """Closes the socket; calls fail from now on."""
@@ -107,19 +154,21 @@ class Connection:
     async def call(self, commands: Sequence[bytes], seconds: float) -> list[Reply]:
         """One reply for each packed command, in their order, within `seconds`.
 
-        An error reply is a `ReplyError` in its place; scripts that the server forgot are
-        loaded again. Raises `TierUnavailable`: then any of the commands may have been
-        carried out or not.
+        An error that concerns only what was asked is a `ReplyError` in its place; scripts that
+        the server forgot are loaded again. Raises `TierUnavailable`: then any of the commands
+        may have been carried out or not.
         """
         link = self._link
         if link is None or self._suspended:
             raise TierUnavailable(f"Redis at {self.address} does not answer.")
+        if not commands:
+            return []
         until = self._loop.time() + seconds
         try:
-            replies = await self._answer(link, commands, until)
-            if ReplyError in map(type, replies):
+            replies = await self._answer(link, [*commands, self._look], until)
+            if replies[-1] != self._life or ReplyError in map(type, replies):
                 await self._with_scripts(link, commands, replies, until)
-            return replies
+                self._judge(link, replies)
         except AnswerLate:
             self._suspend()
             raise TierUnavailable(
@@ -129,6 +178,8 @@ class Connection:
             raise TierUnavailable(f"Redis at {self.address} is behind.") from None
         except LinkLost:
             raise TierUnavailable(f"Redis at {self.address} is gone.") from None
+        replies.pop()
+        return replies
 
     async def _answer(self, link: Link, commands: Sequence[bytes], until: float) -> list[Reply]:
         future = link.request(commands)
@@ -153,10 +204,34 @@ class Connection:
         ]
         if not places:
             return
-        again = [*LOADS, *(commands[place] for place in places)]
+        again = [*LOADS, *(commands[place] for place in places), self._look]
         repeated = (await self._answer(link, again, until))[len(LOADS) :]
-        for place, reply in zip(places, repeated, strict=True):
+        for place, reply in zip([*places, -1], repeated, strict=True):
             replies[place] = reply
+
+    def _claim(self) -> bytes:
+        """What returns the data set's life, and begins it where there is none."""
+        return pack((b"EVAL", _CLAIM, 1, self._mark, self._dialler.unique_name()))
+
+    def _judge(self, link: Link, replies: Sequence[Reply]) -> None:
+        """Raises `Refused`, and the server is left, if the replies say that it is not the tier."""
+        life = replies[-1]
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                refusal = refusal_in(str(reply)) or (Refusal.OTHER if reply is life else None)
+                if refusal is not None:
+                    error = Refused(f"Redis at {self.address} refuses: {reply}", refusal)
+                    self._leave(link, error)
+        if life != self._life:
+            self._leave(link, Refused(f"Redis at {self.address} was emptied.", Refusal.EMPTIED))
+
+    def _leave(self, link: Link, error: Refused) -> NoReturn:
+        if self._link is link:  # nobody noticed before
+            self._note(error)
+            self._link = None
+            link.abort()
+            self._trouble.set()
+        raise error
 
     def _suspend(self) -> None:
         if not self._suspended:
@@ -164,34 +239,56 @@ class Connection:
         self._suspended = True
         self._trouble.set()
 
-    async def _probe(self, link: Link) -> None:
-        await asyncio.sleep(self._settings.pause_seconds)
+    async def _beat(self, link: Link) -> None:
+        """Sees whether it answers, takes writes, and is the one that it was."""
+        if self._suspended:
+            await asyncio.sleep(self._settings.pause_seconds)
         try:
             async with asyncio.timeout(self._settings.stall_seconds):
-                await link.request([_PING])
-        except (TimeoutError, LinkFull):
+                *who, life = await link.request([*WHO, self._claim()])
+            self._judge(link, [*who, life])
+            server = Server.parse(self.address, who)
+            if server != self.server:
+                where = f"Redis at {self.address}"
+                self._leave(link, Refused(f"{where} is not what it was.", Refusal.REPLACED))
+        except LinkFull:
+            if self._suspended:
+                await link.close()
+        except TimeoutError:
             await link.close()
-        except LinkLost:
-            pass  # noted by the caller
+        except (LinkLost, Refused):
+            pass  # seen by the caller
         else:
-            self._suspended = False
-            self._trouble.clear()
-            log.info("Redis at %s answers again", self.address)
+            if self._suspended:
+                self._suspended = False
+                log.info("Redis at %s answers again", self.address)
 
     async def _reconnect(self) -> None:
         if self._link is not None:
             log.warning("the connection to Redis at %s is lost", self.address)
         self._link = None
-        self._backoff.reset()
+        if self._loop.time() - self._connected_at > self._settings.reconnect_seconds:
+            # Else it was left soon after it had been taken, and will be again.
+            self._backoff.reset()
+            self._named = None
         while True:
             await self._backoff.pause()
             try:
                 await self.connect()
+            except Refused as error:
+                self._note(error)
             except TierUnavailable as error:
                 log.debug("%s", error)
             else:
                 log.info("connected to Redis at %s again", self.address)
                 return
+
+    def _note(self, error: Refused) -> None:
+        """Counts a refusal, and names it in the log if it is another than before."""
+        self._refusals.note(error.refusal)
+        if error.refusal is not self._named:
+            self._named = error.refusal
+            log.warning("going on without Redis at %s: %s", self.address, error.detail)
 
 
 def _give_up(future: asyncio.Future[list[Reply]]) -> None:

@@ -38,7 +38,7 @@ class RedisHeads:
 
     @property
     def server(self) -> bytes:
-        """The run id; of a cluster, one for all its masters."""
+        """Its identity; of a cluster, one for all its masters."""
         return self._servers.identity
 
     @property

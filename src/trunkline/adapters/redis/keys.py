@@ -54,6 +54,11 @@ class Keys:
         tag = _tag(worker)
         return tag, self._prefix + tag + b"}:inbox"
 
+    def life(self, number: int) -> tuple[bytes, bytes]:
+        """Tag and name of a mark that is gone once the server's data set is."""
+        tag = b"life %d" % number
+        return tag, self._prefix + tag + b"}"
+
 
 def _tag(name: str) -> bytes:
     """A name that does not end the tag early and is never empty; no two become one."""

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 from trunkline.adapters.redis.link import pack
+from trunkline.adapters.redis.scripts import SHAS
 from trunkline.adapters.redis.servers import Call, Servers
 from trunkline.adapters.redis.settings import Settings
 from trunkline.errors import TierUnavailable
@@ -104,6 +105,25 @@ class Registrations(Generic[Place]):
             await self._enter([p for p in held[start : start + _SLICE] if p in self._held])
             await asyncio.sleep(pause_seconds)
 
+    def in_slices(self) -> list[list[Place]]:
+        """Where this worker should be entered, in parts for `mend`."""
+        return list(_slices(list(self._held)))
+
+    async def mend(self, places: Collection[Place]) -> list[Place]:
+        """Enters this worker again at those of some places where it is missing.
+
+        Returns these; raises `TierUnavailable`.
+        """
+        calls: list[Call] = []
+        for place in places:
+            tag, name = self._name(place)
+            calls.append((self._servers.of(tag), pack((b"HEXISTS", name, self._worker))))
+        stands = await self._servers.call(calls, self._seconds)
+        missing = [p for p, is_there in zip(places, stands, strict=True) if not is_there]
+        missing = [place for place in missing if place in self._held]
+        await self._enter(missing)
+        return missing
+
     async def leave(self) -> None:
         """Takes this worker out everywhere, at its end; raises `TierUnavailable`."""
         places = self._held | self._to_leave
@@ -116,9 +136,8 @@ class Registrations(Generic[Place]):
             calls: list[Call] = []
             for place in some:
                 tag, name = self._name(place)
-                server = self._servers.of(tag)
-                calls.append((server, pack((b"HSET", name, self._worker, b""))))
-                calls.append((server, pack((b"PEXPIRE", name, self._expiry_ms))))
+                command = (b"EVALSHA", SHAS["register"], 1, name, self._worker, self._expiry_ms)
+                calls.append((self._servers.of(tag), pack(command)))
             await self._servers.call(calls, self._seconds)
 
     async def _leave(self, places: Collection[Place], worker: WorkerId) -> None:

@@ -6,10 +6,13 @@ from typing import Final
 
 from trunkline.adapters.redis.link import pack
 
-NAMES: Final = ("append", "append_when_full", "read", "confirm", "raise_offsets")
+NAMES: Final = (
+    "append", "append_when_full", "read", "confirm", "raise_offsets", "register", "life",
+)  # fmt: skip
 
 
-def _source(name: str) -> bytes:
+def source(name: str) -> bytes:
+    """The text of a script."""
     folder = files("trunkline.adapters.redis") / "scripts"
     if name == "append_when_full":
         text = (folder / "append.lua").read_bytes()
@@ -18,9 +21,9 @@ def _source(name: str) -> bytes:
 
 
 SHAS: Final = {
-    name: sha1(_source(name), usedforsecurity=False).hexdigest().encode() for name in NAMES
+    name: sha1(source(name), usedforsecurity=False).hexdigest().encode() for name in NAMES
 }
 """What EVALSHA names each script by."""
 
-LOADS: Final = [pack((b"SCRIPT", b"LOAD", _source(name))) for name in NAMES]
+LOADS: Final = [pack((b"SCRIPT", b"LOAD", source(name))) for name in NAMES]
 """Commands that make a server know all scripts."""

@@ -20,7 +20,7 @@ class Servers(Protocol):
 
     @property
     def identity(self) -> bytes:
-        """Names who holds the keys; another after a restart or a failover. Empty at first."""
+        """Names who holds the keys, see `Connection.identity`. Empty at first."""
         ...
 
     def of(self, tag: bytes) -> Connection:
@@ -70,8 +70,8 @@ class SingleServer:
 
     @property
     def identity(self) -> bytes:
-        """The run id."""
-        return self._connection.run_id
+        """That of the one."""
+        return self._connection.identity
 
     def of(self, tag: bytes) -> Connection:
         """The one."""

@@ -65,6 +65,13 @@ class Settings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             description="Who watches and who is present is forgotten unless renewed; a third of it."
         ),
     ] = 900.0
+    lookout_seconds: Annotated[
+        Seconds,
+        Meta(description="Within so long a worker notices that Redis lost a key that names it."),
+    ] = 4.0
     inbox_packets: Annotated[
         Count, Meta(description="Packets received and not yet taken; past it all are dropped.")
     ] = 10_000
+    inbox_bytes: Annotated[
+        Count, Meta(description="The same in bytes; dropped ones are made up for from hot.")
+    ] = 64 << 20

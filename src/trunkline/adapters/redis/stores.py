@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from trunkline.adapters.redis.backlog import Backlog
 from trunkline.adapters.redis.bus import RedisBus
 from trunkline.adapters.redis.cached import RedisCachedTier
 from trunkline.adapters.redis.cluster import Cluster
@@ -13,6 +14,8 @@ from trunkline.adapters.redis.connection import Connection
 from trunkline.adapters.redis.dialling import Address, Dialler
 from trunkline.adapters.redis.heads import RedisHeads
 from trunkline.adapters.redis.keys import Keys
+from trunkline.adapters.redis.lookout import Lookout
+from trunkline.adapters.redis.refusals import Refusals
 from trunkline.adapters.redis.registrations import Registrations, Renewal
 from trunkline.adapters.redis.servers import Servers, SingleServer
 from trunkline.adapters.redis.settings import Settings
@@ -20,6 +23,7 @@ from trunkline.adapters.redis.subscription import Subscription
 from trunkline.adapters.redis.unanswered import Unanswered
 from trunkline.errors import TierUnavailable
 from trunkline.model import ConversationKey, UserId, WorkerId
+from trunkline.ports.bus import Forgotten
 from trunkline.ports.clock import Clock
 from trunkline.ports.readings import Reading
 
@@ -38,7 +42,8 @@ class RedisStores:
     ) -> None:
         dialler = Dialler(settings, worker)
         keys = Keys(settings.prefix)
-        self._servers: Servers = _servers(settings, dialler, jitter)
+        self._refusals = Refusals()
+        self._servers: Servers = _servers(settings, dialler, jitter, self._refusals, keys)
         servers = self._servers
         self._watched: Registrations[ConversationKey] = Registrations(
             servers, worker, settings, keys.watchers
@@ -47,16 +52,18 @@ class RedisStores:
             servers, worker, settings, keys.workers
         )
         tag, channel = keys.inbox(worker)
-        self._subscription = Subscription(channel, tag, servers, dialler, settings, jitter)
-        self._renewal = Renewal(
-            settings, self._subscription.tell_of_gap, self._watched, self._presence
+        backlog = Backlog(settings.inbox_packets, settings.inbox_bytes)
+        self._subscription = Subscription(channel, tag, servers, dialler, settings, jitter, backlog)
+        self._renewal = Renewal(settings, backlog.tell_of_gap, self._watched, self._presence)
+        self._lookout = Lookout(
+            settings,
+            (self._watched, lambda keys: backlog.put(Forgotten(keys, ()))),
+            (self._presence, lambda users: backlog.put(Forgotten((), users))),
         )
         unanswered = self._unanswered = Unanswered(clock)
         self.cached = RedisCachedTier(servers, worker, keys, self._watched, unanswered, settings)
         self.heads = RedisHeads(servers, keys, unanswered, settings)
-        self.bus = RedisBus(
-            servers, worker, keys, self._presence, self._subscription, unanswered, settings
-        )
+        self.bus = RedisBus(servers, worker, keys, self._presence, backlog, unanswered, settings)
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -64,6 +71,8 @@ class RedisStores:
         """What an operator may want to know of the tier."""
         return [
             *self.cached.readings(),
+            *self._refusals.readings(),
+            *self._lookout.readings(),
             Reading("trunkline_cached_unanswered", "", lambda: self._unanswered.calls),
             Reading("trunkline_cached_away", "", self._servers.away),
         ]
@@ -78,7 +87,7 @@ class RedisStores:
         await self._group.__aenter__()
         self._tasks = [
             self._group.create_task(part.run())
-            for part in (self._servers, self._subscription, self._renewal)
+            for part in (self._servers, self._subscription, self._renewal, self._lookout)
         ]
         return self
 
@@ -121,8 +130,15 @@ def open_redis(
     return RedisStores(settings, worker, clock, jitter)
 
 
-def _servers(settings: Settings, dialler: Dialler, jitter: Callable[[], float]) -> Servers:
+def _servers(
+    settings: Settings,
+    dialler: Dialler,
+    jitter: Callable[[], float],
+    refusals: Refusals,
+    keys: Keys,
+) -> Servers:
     addresses = [Address.parse(node) for node in settings.nodes]
     if len(addresses) > 1:
-        return Cluster(addresses, dialler, settings, jitter)
-    return SingleServer(Connection(addresses[0], dialler, settings, jitter))
+        return Cluster(addresses, dialler, settings, jitter, refusals, keys)
+    _, mark = keys.life(0)
+    return SingleServer(Connection(addresses[0], dialler, settings, jitter, refusals, mark))

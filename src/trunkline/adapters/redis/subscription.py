@@ -1,17 +1,14 @@
-"""A worker's inbox: a sharded pub/sub channel on a connection of its own.
-
-What nobody takes is bounded; past it all is dropped, and the reader told so.
-"""
+"""A worker's inbox: a sharded pub/sub channel on a connection of its own."""
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from trunkline.adapters.redis.backlog import Backlog
 from trunkline.adapters.redis.connection import Backoff
 from trunkline.adapters.redis.dialling import Dialler
-from trunkline.adapters.redis.link import Link, LinkFull, LinkLost, Reply, ReplyError, pack
+from trunkline.adapters.redis.link import Link, LinkFull, LinkLost, Reply, pack
 from trunkline.adapters.redis.servers import Servers
 from trunkline.adapters.redis.settings import Settings
 from trunkline.errors import TierUnavailable
@@ -49,7 +46,7 @@ class _SubscribedLink(Link):
 
 
 class Subscription:
-    """Subscribes, again and again, and keeps what arrives until it is taken."""
+    """Subscribes, again and again, where commands go: only there is this worker published to."""
 
     def __init__(
         self,
@@ -59,37 +56,30 @@ class Subscription:
         dialler: Dialler,
         settings: Settings,
         jitter: Callable[[], float],
+        backlog: Backlog,
     ) -> None:
-        self._channel = channel
+        """`backlog`: takes what arrives, and None each time when it was subscribed anew."""
+        self._subscribe = pack((b"SSUBSCRIBE", channel))
         self._tag = tag
         self._servers = servers
         self._dialler = dialler
         self._settings = settings
         self._backoff = Backoff(settings.reconnect_seconds, jitter)
+        self._backlog = backlog
         self._link: _SubscribedLink | None = None
-        self._packets: deque[bytes | None] = deque()
-        self._arrived = asyncio.Event()
+        self._run_id = b""
 
     async def subscribe(self) -> None:
         """Connects and subscribes; raises `TierUnavailable` with the reason."""
-        address = self._servers.of(self._tag).address
-        link, _ = await self._dialler.dial(
-            address,
-            lambda: _SubscribedLink(self._settings.in_flight, lambda: None, self._put),
+        self._link, server, _ = await self._dialler.dial(
+            self._servers.of(self._tag).address,
+            lambda: _SubscribedLink(self._settings.in_flight, lambda: None, self._backlog.put),
+            [self._subscribe],
         )
-        try:
-            async with asyncio.timeout(self._settings.connect_seconds):
-                (reply,) = await link.request([pack((b"SSUBSCRIBE", self._channel))])
-        except (TimeoutError, LinkLost):
-            await link.close()
-            raise TierUnavailable(f"Redis at {address} does not answer.") from None
-        if isinstance(reply, ReplyError):
-            await link.close()
-            raise TierUnavailable(f"Redis at {address} refuses: {reply}")
-        self._link = link
+        self._run_id = server.run_id
 
     async def run(self) -> None:
-        """Keeps subscribed until cancelled; each time anew puts None into the inbox."""
+        """Keeps subscribed until cancelled."""
         while True:
             if self._link is not None:
                 await self._watch(self._link)
@@ -102,25 +92,13 @@ class Subscription:
                 self._servers.look_again()
             else:
                 self._backoff.reset()
-                self.tell_of_gap()
-
-    def tell_of_gap(self) -> None:
-        """Puts None into the inbox, unless it is the last that is there."""
-        if not self._packets or self._packets[-1] is not None:
-            self._put(None)
+                self._backlog.tell_of_gap()
 
     async def close(self) -> None:
         """Closes the socket of what is no longer run."""
         link, self._link = self._link, None
         if link is not None:
             await link.close()
-
-    async def next(self) -> bytes | None:
-        """The next packet; None: what was before it may be lost."""
-        while not self._packets:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._packets.popleft()
 
     async def _watch(self, link: Link) -> None:
         """Returns once the link is lost; a server that is silent too long loses it."""
@@ -129,8 +107,17 @@ class Subscription:
                 async with asyncio.timeout(self._settings.stall_seconds / _BEATS):
                     await link.lost.wait()
             except TimeoutError:
-                await self._beat(link)
+                if self._is_elsewhere():
+                    await link.close()
+                else:
+                    await self._beat(link)
         self._link = None
+
+    def _is_elsewhere(self) -> bool:
+        """Whether commands go to another server, that the address names by now."""
+        commands = self._servers.of(self._tag)
+        named = commands.server
+        return not commands.away and named is not None and named.run_id != self._run_id
 
     async def _beat(self, link: Link) -> None:
         try:
@@ -140,12 +127,3 @@ class Subscription:
             await link.close()
         except LinkLost:
             pass  # seen by the caller
-
-    def _put(self, packet: bytes | None) -> None:
-        packets = self._packets
-        if len(packets) >= self._settings.inbox_packets:
-            log.warning("this worker's inbox is full: %d packets dropped", len(packets))
-            packets.clear()
-            packets.append(None)
-        packets.append(packet)
-        self._arrived.set()

@@ -3,7 +3,7 @@
 -- entries dropped by length, workers that watch, but the writer}.
 --
 -- KEYS  entries (list), head (hash), offsets (sorted set), watchers (hash)
--- ARGV  1 run id, 2 writer, 3 head, 4 countable, 5 digest, 6 membership version, 7 first seq
+-- ARGV  1 server, 2 writer, 3 head, 4 countable, 5 digest, 6 membership version, 7 first seq
 --       or 0, 8 digest before it, 9 entries kept, 10 entries at which they are cut,
 --       11 idle ms, 12 the stamp that the head is believed under, 13 how many members left,
 --       then these, then the entries

@@ -3,7 +3,7 @@
 -- number of entries dropped. A server short of memory must let it: it makes room.
 --
 -- KEYS  entries (list), head (hash), offsets (sorted set)
--- ARGV  1 run id, 2 count of present members or -1, 3 idle ms, then member, seq, member, seq …
+-- ARGV  1 server, 2 count of present members or -1, 3 idle ms, then member, seq, member, seq …
 local call = redis.call
 local entries, row, offsets = KEYS[1], KEYS[2], KEYS[3]
 local held = call('HMGET', row, 'run', 'head', 'base', 'digest')

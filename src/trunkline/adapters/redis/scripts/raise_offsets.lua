@@ -2,7 +2,7 @@
 -- Raises an endpoint's read offsets; they are whole once those of the hot tier were filled in.
 --
 -- KEYS  the endpoint's offsets (hash: conversation's key in 8 bytes to seq)
--- ARGV  1 run id, 2 idle ms, 3 '1' if these fill in the hot tier's, then key, seq, key, seq …
+-- ARGV  1 server, 2 idle ms, 3 '1' if these fill in the hot tier's, then key, seq, key, seq …
 local call = redis.call
 local offsets = KEYS[1]
 if call('HGET', offsets, 'run') ~= ARGV[1] then

@@ -4,7 +4,7 @@
 -- its own digest is the one.
 --
 -- KEYS  entries (list), head (hash)
--- ARGV  1 run id, 2 after, 3 up to and with
+-- ARGV  1 server, 2 after, 3 up to and with
 local call = redis.call
 local after, up_to = tonumber(ARGV[2]), tonumber(ARGV[3])
 local held = call('HMGET', KEYS[2], 'run', 'head', 'base', 'before')
