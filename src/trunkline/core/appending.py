@@ -151,21 +151,22 @@ class _Work:
     """One conversation while a batch is decided."""
 
     __slots__ = (
-        "conversation", "countable", "created", "digest", "entries", "head", "known_members",
-        "member_count", "members", "opened", "sealed_name", "seals", "version",
+        "_seals", "_seals_of", "conversation", "countable", "created", "digest", "entries",
+        "head", "known_members", "member_count", "members", "opened", "sealed_name", "version",
     )  # fmt: skip
 
     def __init__(
         self,
         conversation: Conversation,
         members: Mapping[UserId, Member],
-        seals: _Seals,
+        seals_of: Callable[[Conversation], _Seals],
         *,
         created: bool,
     ) -> None:
         self.conversation = conversation
         self.created = created
-        self.seals = seals
+        self._seals: _Seals | None = None
+        self._seals_of = seals_of
         self.head = conversation.head
         self.countable = conversation.countable
         self.digest = conversation.digest
@@ -177,6 +178,13 @@ class _Work:
         self.entries: list[StoredEntry] = []
         self.opened: list[Entry] = []
 
+    @property
+    def seals(self) -> _Seals:
+        """Opened by what is written first: who may not write learns nothing of the key (I13)."""
+        if self._seals is None:
+            self._seals = self._seals_of(self.conversation)
+        return self._seals
+
     def member(self, user: UserId) -> Member | None:
         return self.members.get(user) or self.known_members.get(user)
 
@@ -186,6 +194,7 @@ class _Work:
 
     def write(self, draft: Draft, kind: Kind, content_type: str, body: str) -> Seq:
         """Makes the next entry of the conversation."""
+        seals = self.seals
         self.head = seq = Seq(self.head + 1)
         sender = draft.sender
         time_ms = draft.time_ms
@@ -196,7 +205,6 @@ class _Work:
         elif kind is not draft.kind:  # the `created` entry of a single conversation
             client_message_id = ClientMessageId("")
             refers_to = Seq(0)
-        seals = self.seals
         entry_hash = seals.entry_hash(seq, sender, kind, time_ms, content_type, body, refers_to)
         self.digest = digests.add(self.digest, entry_hash)
         sealed = seals.cipher.seal(
@@ -324,7 +332,7 @@ class AppendPlanner:
         work = _Work(
             conversation,
             state.members.get(draft.conversation, {}),
-            self._seals_of(conversation),
+            self._seals_of,
             created=created,
         )
         works[draft.conversation] = work

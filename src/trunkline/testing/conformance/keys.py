@@ -139,6 +139,28 @@ class WrappedKeysSuite:
             leased = await stores.tasks.lease(10, FOREVER_SECONDS)
             assert "g" not in {task.conversation.id for task in leased}
 
+    async def test_to_outsiders_a_shredded_conversation_is_none(
+        self, make_keys: KeyStoreMaker, sealers: Sealers
+    ) -> None:
+        """I13: neither to strangers nor to who was gone before; its id stays taken."""
+        old, _ = sealers
+        writer = Writer(old)
+        async with make_keys() as stores:
+            await fill_group(writer, stores.hot)
+            await writer.append(stores.hot, writer.leave("g", "ann", "l", ["bob"]))
+            await KeyChanges(stores.hot, stores.keys, stores.cold, old).shred(ConversationId("g"))
+            for user in ("eve", "bob"):
+                outcomes = await writer.append(
+                    stores.hot,
+                    writer.message("g", user, "1"),
+                    writer.join("g", user, "2", [user]),
+                    writer.leave("g", user, "3", ["ann"]),
+                    writer.rename("g", user, "4", "mine"),
+                    writer.create("g", user, "5"),
+                )
+                codes = [refusal_of(outcome) for outcome in outcomes]
+                assert codes == ["not_member"] * 4 + ["conversation_exists"]
+
     async def test_a_task_that_was_leased_before_the_shredding_ends_with_it(
         self, make_keys: KeyStoreMaker, sealers: Sealers
     ) -> None:
