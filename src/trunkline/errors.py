@@ -15,17 +15,25 @@ class TrunklineError(Exception):
         code: stable name, lower case with underscores.
         retryable: whether the same call may succeed later, unchanged.
         advice: a sentence for the reader: what to do.
+        of_the_request: whether a detail of it speaks of nothing but the request that is
+            refused and the limits that it met: only then it may be told to a client.
         retry_after_seconds: the earliest sensible time of a retry, where known.
     """
 
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
     advice: ClassVar[str] = "This is a fault of the server; its log names it."
+    of_the_request: ClassVar[bool] = False
 
     def __init__(self, detail: str = "", *, retry_after_seconds: float | None = None) -> None:
         super().__init__(detail or self.advice)
         self.detail = detail or self.advice
         self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def told(self) -> str:
+        """What a client is told: never a host, a path, or whatever else is the server's own."""
+        return self.detail if self.of_the_request else self.advice
 
 
 class Internal(TrunklineError):
@@ -39,6 +47,7 @@ class ProtocolError(TrunklineError):
     """What arrived is not the protocol."""
 
     code = "bad_frame"
+    of_the_request = True
     advice = "The frame is not valid: check its encoding, fields and types against the protocol."
 
 
@@ -108,6 +117,7 @@ class ConversationExists(TrunklineError):
 
 class NotAllowed(TrunklineError):
     code = "not_allowed"
+    of_the_request = True
     advice = "This operation does not fit this kind of conversation."
 
 
@@ -123,6 +133,7 @@ class ConversationShredded(TrunklineError):
 
 class InvalidInput(TrunklineError):
     code = "invalid_input"
+    of_the_request = True
     advice = "A field holds a value that is not allowed."
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from foreign_client import ForeignClient, Server
 
+from trunkline.adapters.memory.hot import MemoryHotStore
+
 Fields = dict[str, Any]
 
 OPERATIONS: dict[str, Fields] = {
@@ -21,7 +23,7 @@ READS: dict[str, Fields] = {
     "confirm": {"request": 7},
     "mark": {"request": 7, "seq": 1},
 }
-WHAT_EXISTS = ["g", "single:5:alice3:bob", "nowhere", "single:5:alice7:mallory", "", "a\0b"]
+WHAT_EXISTS = ["g", "single:5:alice3:bob", "nowhere", "single:5:alice7:mallory", "single:"]
 
 
 def request(type_: str, conversation: str, fields: Fields) -> Fields:
@@ -64,6 +66,26 @@ async def test_an_outsider_cannot_tell_what_exists_from_what_does_not(
     assert all(answer == answers[0] for answer in answers)
     assert await heads(mallory) == {}
     assert await heads(alice) == before
+
+
+@pytest.mark.parametrize("type_", [*OPERATIONS, *READS])
+async def test_nothing_is_looked_up_of_other_peoples_single_conversations(
+    server: Server, alice: ForeignClient, type_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I13: how long an answer takes tells nothing."""
+    mallory = await server.connect("mallory")
+    for question in ("views", "append"):
+        monkeypatch.setattr(MemoryHotStore, question, _looked_up)
+    for conversation in ("single:5:alice3:bob", "single:5:alice5:carol"):
+        answer = await mallory.ask(
+            type_, **request(type_, conversation, (OPERATIONS | READS)[type_])
+        )
+        assert answer["code"] == "not_member"
+    monkeypatch.undo()
+
+
+def _looked_up(*_: object, **__: object) -> None:
+    raise AssertionError("It was looked up.")
 
 
 async def test_a_vector_that_names_the_conversations_of_others_tells_nothing(

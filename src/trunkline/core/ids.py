@@ -13,19 +13,32 @@ SINGLE_PREFIX: Final = "single:"
 _SHARD_SHIFT: Final = 54
 
 
+def is_id(value: str, most_bytes: int) -> bool:
+    """Whether it is one: neither empty nor longer than `most_bytes` of UTF-8, and without NUL."""
+    if not 0 < len(value) <= most_bytes or "\0" in value:
+        return False
+    if value.isascii():
+        return True
+    try:
+        return len(value.encode()) <= most_bytes
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON may escape it
+        return False
+
+
 def check_id(value: str, what: str, *, most_bytes: int = ID_BYTES) -> None:
     """Refuses an id that is empty, longer than `most_bytes` of UTF-8, or holds a NUL."""
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON may escape it
-        size = 0
-    if not 0 < size <= most_bytes or "\0" in value:
+    if not is_id(value, most_bytes):
         raise InvalidId(f"The {what} must be 1 to {most_bytes} bytes of UTF-8 without NUL.")
+
+
+def check_conversation_id(value: str) -> None:
+    """The same for a conversation's id."""
+    check_id(value, "conversation id", most_bytes=CONVERSATION_ID_BYTES)
 
 
 def check_group_id(value: str) -> None:
     """Refuses what cannot be a group's id; `single:` is reserved for single conversations."""
-    check_id(value, "conversation id", most_bytes=CONVERSATION_ID_BYTES)
+    check_conversation_id(value)
     if value.startswith(SINGLE_PREFIX):
         raise InvalidId(f"A group's id must not start with `{SINGLE_PREFIX}`.")
 
@@ -39,7 +52,23 @@ def single_conversation_id(one: UserId, other: UserId) -> ConversationId:
     if one == other:
         raise InvalidId("A single conversation needs two different users.")
     parts = sorted((one, other), key=str.encode)
-    return ConversationId(SINGLE_PREFIX + "".join(f"{len(p.encode())}:{p}" for p in parts))
+    return ConversationId(SINGLE_PREFIX + "".join(map(part_of_single, parts)))
+
+
+def part_of_single(user: UserId) -> str:
+    """How a user stands in the ids of their single conversations."""
+    return f"{len(user.encode())}:{user}"
+
+
+def may_be_of(conversation: ConversationId, part: str) -> bool:
+    """Whether the id may be that of a conversation of the user of this `part_of_single`: a
+    single conversation's id names its two.
+    """
+    return (
+        not conversation.startswith(SINGLE_PREFIX)
+        or conversation.endswith(part)
+        or conversation.startswith(part, len(SINGLE_PREFIX))
+    )
 
 
 def users_of_single(conversation: ConversationId) -> tuple[UserId, UserId] | None:

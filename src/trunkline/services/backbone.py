@@ -7,7 +7,6 @@ import msgspec
 import structlog
 
 from trunkline.core.appending import AppendPlanner
-from trunkline.core.ids import check_id
 from trunkline.core.lanes import ONE_LANE, Lanes
 from trunkline.errors import Overloaded, ShuttingDown, TokenOfAnotherUser, TrunklineError
 from trunkline.model import StoreLife, UserId
@@ -37,6 +36,7 @@ from trunkline.services.metrics import Metrics
 from trunkline.services.pulls import Pulls
 from trunkline.services.reader import Reader
 from trunkline.services.readings import Readings
+from trunkline.services.refusals import Refusals
 from trunkline.services.registry import Connection, Registry
 from trunkline.services.settings import ServiceSettings
 from trunkline.services.sync import Syncs
@@ -88,12 +88,13 @@ class Backbone:
         self._drained = asyncio.Event()
         self._views = Views(hot)
         self._crossing: Crossing | None = None
-        fanout = FanOut(self.registry, metrics)
+        self.refusals = Refusals(clock, metrics)
+        fanout = FanOut(self.registry, metrics, self.refusals)
         after: AfterCommit = Alone(cached, fanout)
         if stores.cluster is not None:
             after = self._crossing = Crossing(
                 stores.cluster, hot, cached, sealer, clock, self.registry, metrics,
-                stores.random_bits, lanes=stores.lanes,
+                self.refusals, stores.random_bits, lanes=stores.lanes,
                 sweep_seconds=settings.sweep_seconds,
             )  # fmt: skip
             fanout = self._crossing.fanout
@@ -195,7 +196,6 @@ class Backbone:
         grant = self._stores.authenticator.authenticate(hello.token)
         if hello.user is not None and hello.user != grant.user:
             raise TokenOfAnotherUser
-        check_id(hello.endpoint, "endpoint id")
         if self.registry.count >= self.settings.connections:
             raise Overloaded(retry_after_seconds=5.0)
         connection = Connection(name, grant.user, hello.endpoint, outlet, push=hello.push)

@@ -38,6 +38,7 @@ from trunkline.services.leases import Lease, Leases
 from trunkline.services.memberships import Memberships
 from trunkline.services.metrics import Metrics
 from trunkline.services.publishing import Publisher
+from trunkline.services.refusals import Refusals
 from trunkline.services.registry import Connection, Registry
 from trunkline.services.repairs import Repairs
 from trunkline.services.sharing import NOBODY, Others, SharedFanOut
@@ -115,6 +116,7 @@ class Crossing:
         clock: Clock,
         registry: Registry,
         metrics: Metrics,
+        refusals: Refusals,
         random_bits: Callable[[int], int],
         *,
         lanes: Lanes,
@@ -133,7 +135,7 @@ class Crossing:
         self._publisher = Publisher(
             bus, cached, sealer.packet_cipher(worker), worker, clock, metrics
         )
-        self.fanout = SharedFanOut(registry, metrics, self._memberships, self._publisher)
+        self.fanout = SharedFanOut(registry, metrics, refusals, self._memberships, self._publisher)
         self._repairs = Repairs(
             hot, heads, cached, registry, self._watching, self._memberships, self._publisher,
             metrics, lanes, sweep_seconds=sweep_seconds,

@@ -6,7 +6,7 @@ from typing import assert_never
 from trunkline.core import ids
 from trunkline.core.envelope import kek_of
 from trunkline.core.session import TokenBucket
-from trunkline.errors import BodyEmpty, BodyTooLarge, InvalidInput, TooManyUsers
+from trunkline.errors import BodyEmpty, BodyTooLarge, InvalidInput, NotMember, TooManyUsers
 from trunkline.model import (
     ConversationId,
     Draft,
@@ -46,7 +46,7 @@ class FreshKeys:
 class Drafting:
     """The drafts of one user's connection."""
 
-    __slots__ = ("_bucket", "_clock", "_fresh_keys", "_peers", "_settings", "_user")
+    __slots__ = ("_bucket", "_clock", "_fresh_keys", "_part", "_peers", "_settings", "_user")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Drafting:
         settings: ServiceSettings,
     ) -> None:
         self._user = user
+        self._part = ids.part_of_single(user)
         self._bucket = bucket
         self._fresh_keys = fresh_keys
         self._clock = clock
@@ -66,7 +67,6 @@ class Drafting:
     def draft(self, operation: Operation) -> Draft:
         """The draft of an operation; raises `InvalidInput` or `RateLimited`."""
         self._bucket.take(self._clock.monotonic())
-        ids.check_id(operation.id, "client message id")
         if isinstance(operation, Send):
             return self._message(operation)
         return self._membership(operation)
@@ -87,6 +87,7 @@ class Drafting:
             )  # fmt: skip
         if send.conversation is None:
             raise InvalidInput("`send` names a conversation or a user.")
+        self._check_own(send.conversation)
         return Draft(
             send.conversation, self._user, send.id, Kind.MESSAGE, now_ms, send.body,
             send.content_type, send.refers_to,
@@ -111,6 +112,7 @@ class Drafting:
                 kind, name = Kind.RENAMED, operation.name
             case _:
                 assert_never(operation)
+        self._check_own(operation.conversation)
         self._check_users(users)
         self._check_name(name)
         return Draft(
@@ -126,13 +128,17 @@ class Drafting:
         """
         peer = self._peers.get(other)
         if peer is None or self._fresh_keys.stale(peer[2]):
-            ids.check_id(other, "user id")
             conversation = ids.single_conversation_id(self._user, other)
             peer = (conversation, (self._user, other), self._fresh_keys.make(conversation))
             if len(self._peers) >= _PEERS_REMEMBERED:
                 self._peers.clear()
             self._peers[other] = peer
         return peer
+
+    def _check_own(self, conversation: ConversationId) -> None:
+        """Refuses other people's single conversations before anything is looked up (I13)."""
+        if not ids.may_be_of(conversation, self._part):
+            raise NotMember
 
     def _check_body(self, body: str) -> None:
         most = self._settings.body_bytes
@@ -145,8 +151,6 @@ class Drafting:
         most = self._settings.users_per_operation
         if len(users) > most:
             raise TooManyUsers(f"One operation names at most {most} users.")
-        for user in users:
-            ids.check_id(user, "user id")
 
     def _check_name(self, name: str | None) -> None:
         if name is not None and len(name.encode()) > self._settings.name_bytes:

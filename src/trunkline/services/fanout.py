@@ -26,10 +26,11 @@ from trunkline.model import (
     UserId,
 )
 from trunkline.services.metrics import Metrics
+from trunkline.services.refusals import Refusals
 from trunkline.services.registry import Connection, Registry
 from trunkline.wire.close import Close
 from trunkline.wire.encoding import Encoding
-from trunkline.wire.frames import Ack, Error, Notice, Push
+from trunkline.wire.frames import Ack, Notice, Push
 
 Item = tuple[Draft, Connection]
 
@@ -37,9 +38,10 @@ Item = tuple[Draft, Connection]
 class FanOut:
     """Delivers what a batch committed to the connections of this process."""
 
-    def __init__(self, registry: Registry, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, refusals: Refusals) -> None:
         self._registry = registry
         self._metrics = metrics
+        self._refusals = refusals
 
     def deliver(self, items: Sequence[Item], decision: Decision) -> None:
         """Answers the senders and pushes the entries; called only after the commit (I5)."""
@@ -96,16 +98,8 @@ class FanOut:
         self._registry.close_all(Close.INTERNAL, Internal())
 
     def _refuse(self, draft: Draft, connection: Connection, error: TrunklineError) -> None:
-        self._metrics.frames_refused.labels(error.code).inc()
         connection.refuse(
-            Error(
-                error.code,
-                error.detail,
-                retryable=error.retryable,
-                retry_after_seconds=error.retry_after_seconds,
-                id=draft.client_message_id,
-                conversation=draft.conversation,
-            )
+            self._refusals.error(error, id=draft.client_message_id, conversation=draft.conversation)
         )
 
     def _push(self, write: ConversationWrite, sole_sender: Connection | None) -> int:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from trunkline.core.ids import check_conversation_id
 from trunkline.core.views import clip
 from trunkline.errors import InvalidRange
 from trunkline.model import Conversation, ConversationId, Seq
@@ -109,6 +110,8 @@ class Pulls:
             ranges = _decode(position_bytes(frame.next)).ranges
         except msgspec.MsgspecError:
             raise InvalidRange("`next` is not what an earlier answer gave.") from None
+        for id_, _, _ in ranges[: self._most_ranges]:
+            check_conversation_id(id_)
         return await self._settle(
             connection,
             [Range(id_, after, up_to) for id_, after, up_to in ranges],

@@ -225,7 +225,7 @@ class Registry:
 
     def close_all(self, close: Close, error: TrunklineError) -> None:
         """Tells every connection why, and whether to come back, then closes it."""
-        goodbye = Goodbye(error.code, error.detail, close.reconnect)
+        goodbye = Goodbye.of(error, reconnect=close.reconnect)
         for connection in self.all():
             connection.write(goodbye)
             connection.outlet.close(close, error.code)

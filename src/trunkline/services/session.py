@@ -6,9 +6,9 @@ from typing import Any
 
 import structlog
 
+from trunkline.core.door import check_ids, echo
 from trunkline.core.session import ProtocolSession, SessionState
 from trunkline.errors import Internal, TooManyRequests, TrunklineError
-from trunkline.model import ClientMessageId
 from trunkline.ports.outlet import Outlet
 from trunkline.services.backbone import Backbone
 from trunkline.services.drafting import Drafting
@@ -65,6 +65,8 @@ class ClientSession:
         self._name = name
         self._spawn = spawn
         self._protocol = ProtocolSession()
+        settings = backbone.settings
+        self._most_items = max(settings.users_per_operation, settings.ranges_per_pull)
         self._requests: deque[Request] = deque()
         self._serving = False
         self._connection: Connection | None = None
@@ -100,6 +102,7 @@ class ClientSession:
             return
         try:
             self._protocol.receive(frame)
+            check_ids(frame, most_items=self._most_items)
             if isinstance(frame, Request):
                 self._enqueue(frame)
                 return
@@ -191,22 +194,16 @@ class ClientSession:
 
     def _answer(self, error: TrunklineError, frame: ClientFrame | None = None) -> None:
         """Sends the error, and where the protocol says so closes after it."""
-        self._backbone.metrics.frames_refused.labels(error.code).inc()
         close = CLOSES.get(error.code)
         if close is None and isinstance(frame, Hello):
             close = HELLO_CLOSES.get(error.code, Close.INTERNAL)
         if frame is None or close is not None:
-            self._write(Error(error.code, error.detail, error.retryable))
+            self._write(self._backbone.refusals.error(error))
         else:
+            id_, conversation = echo(frame)
             self._write(
-                Error(
-                    error.code,
-                    error.detail,
-                    retryable=error.retryable,
-                    retry_after_seconds=error.retry_after_seconds,
-                    id=getattr(frame, "id", ClientMessageId("")),
-                    conversation=getattr(frame, "conversation", None),
-                    request=getattr(frame, "request", 0),
+                self._backbone.refusals.error(
+                    error, id=id_, conversation=conversation, request=getattr(frame, "request", 0)
                 )
             )
         if close is not None:
@@ -219,7 +216,7 @@ class ClientSession:
         self._protocol.close()
         self._requests.clear()
         self._backbone.metrics.closed.labels(close.name.lower()).inc()
-        self._write(Goodbye(error.code, error.detail, close.reconnect, error.retry_after_seconds))
+        self._write(Goodbye.of(error, reconnect=close.reconnect))
         self._outlet.close(close, error.code)
 
     def _write(self, frame: Error | Goodbye) -> None:

@@ -23,6 +23,7 @@ from trunkline.services.fanout import FanOut, Item
 from trunkline.services.memberships import Memberships
 from trunkline.services.metrics import Metrics
 from trunkline.services.publishing import Publisher
+from trunkline.services.refusals import Refusals
 from trunkline.services.registry import Connection, Registry, Watchers
 from trunkline.wire.encoding import JSON, MESSAGEPACK
 from trunkline.wire.frames import Notice, Push
@@ -38,10 +39,11 @@ class SharedFanOut(FanOut):
         self,
         registry: Registry,
         metrics: Metrics,
+        refusals: Refusals,
         memberships: Memberships,
         publisher: Publisher,
     ) -> None:
-        super().__init__(registry, metrics)
+        super().__init__(registry, metrics, refusals)
         self._memberships = memberships
         self._publisher = publisher
         self._others = NOBODY

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from trunkline.errors import TrunklineError
 from trunkline.model import (
     TEXT,
     ClientMessageId,
@@ -21,6 +22,8 @@ from trunkline.model import (
 )
 
 PROTOCOL_VERSION = 1
+NO_MESSAGE = ClientMessageId("")
+"""The `id` of an answer that answers no operation."""
 WireSeq = Annotated[Seq, msgspec.Meta(ge=0, lt=2**53)]
 """A seq as it may arrive: what JSON readers hold exactly."""
 RequestNumber = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
@@ -279,9 +282,24 @@ class Error(_FromServer, tag="error", frozen=True):
     message: str
     retryable: bool = False
     retry_after_seconds: float | None = None
-    id: ClientMessageId = ClientMessageId("")
+    id: ClientMessageId = NO_MESSAGE
     conversation: ConversationId | None = None
     request: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        error: TrunklineError,
+        *,
+        id: ClientMessageId = NO_MESSAGE,
+        conversation: ConversationId | None = None,
+        request: int = 0,
+    ) -> "Error":
+        """What a client is told of an error."""
+        return cls(
+            error.code, error.told, error.retryable, error.retry_after_seconds, id, conversation,
+            request,
+        )  # fmt: skip
 
 
 class Goodbye(_FromServer, tag="goodbye", frozen=True):
@@ -291,6 +309,11 @@ class Goodbye(_FromServer, tag="goodbye", frozen=True):
     message: str
     reconnect: bool
     retry_after_seconds: float | None = None
+
+    @classmethod
+    def of(cls, error: TrunklineError, *, reconnect: bool) -> "Goodbye":
+        """What a client is told of an error that closes its connection."""
+        return cls(error.code, error.told, reconnect, error.retry_after_seconds)
 
 
 ServerFrame = Welcome | Acked | Push | Pulled | Synced | Notice | Done | Error | Goodbye

@@ -14,6 +14,8 @@ from trunkline.core.ids import (
     check_group_id,
     check_id,
     conversation_key,
+    may_be_of,
+    part_of_single,
     shard_of,
     single_conversation_id,
     users_of_single,
@@ -34,6 +36,22 @@ def test_a_single_conversation_has_one_id_for_both(one: UserId, other: UserId) -
     assert found == users_of_single(single_conversation_id(other, one))
     assert list(found) == sorted(found, key=str.encode)
     assert len(identity.encode()) <= CONVERSATION_ID_BYTES
+
+
+@given(users, users)
+def test_a_single_conversation_may_be_of_its_two_users(one: UserId, other: UserId) -> None:
+    assume(one != other)
+    identity = single_conversation_id(one, other)
+    assert may_be_of(identity, part_of_single(one))
+    assert may_be_of(identity, part_of_single(other))
+
+
+@pytest.mark.parametrize("user", ["mallory", "alic", "lice", "bo", "ob", "5:alice", "é", ""])
+def test_a_single_conversation_is_of_nobody_else(user: str) -> None:
+    """I13."""
+    part = part_of_single(UserId(user))
+    assert not may_be_of(single_conversation_id(UserId("alice"), UserId("bob")), part)
+    assert may_be_of(ConversationId("a group"), part)
 
 
 @given(st.sets(users, min_size=3, max_size=3))
