@@ -15,9 +15,10 @@ from trunkline.adapters.hbase import rows, table
 from trunkline.adapters.hbase.idl import idl
 from trunkline.adapters.hbase.opening import open_hbase
 from trunkline.adapters.hbase.pool import connected
+from trunkline.adapters.hbase.records import pack_metadata
 from trunkline.adapters.hbase.settings import Settings
 from trunkline.core.envelope import wrapped_header
-from trunkline.errors import DataDamaged
+from trunkline.errors import DataDamaged, TierUnavailable
 from trunkline.model import (
     ColdMetadata,
     Conversation,
@@ -25,8 +26,10 @@ from trunkline.model import (
     ConversationKey,
     ConversationKind,
     Digest,
+    Member,
     Segment,
     Seq,
+    UserId,
 )
 from trunkline.ports.cold import ColdStore
 from trunkline.testing.conformance import ColdStoreSuite, SteppedClock
@@ -194,6 +197,18 @@ def metadata_cell(key: int) -> bytes:
     return bytes(rows.put_metadata(metadata(key)).columnValues[0].value)
 
 
+def crowd(key: int, members: int) -> ColdMetadata:
+    """Metadata of a conversation that so many users were ever members of."""
+    names = (UserId(f"{number:064}") for number in range(members))
+    return ColdMetadata(metadata(key).conversation, tuple(Member(n, Seq(1)) for n in names))
+
+
+def metadata_in_pieces(key: int) -> dict[bytes, bytes]:
+    put = rows.put_metadata(crowd(key, 60_000))
+    assert len(put.columnValues) == 4
+    return {value.qualifier: value.value for value in put.columnValues}
+
+
 @pytest.mark.parametrize(
     "cells",
     [
@@ -229,8 +244,10 @@ async def test_a_row_that_does_not_hold_what_its_key_names_is_damage(
         lambda key: {b"m": b"\x93nonsense"},
         lambda key: {b"h": head(1, 9, key)},
         lambda key: {b"m": metadata_cell(key + 1)},
+        lambda key: dict(list(metadata_in_pieces(key).items())[:-1]),
+        lambda key: {**metadata_in_pieces(key), b"1": b"of another state"},
     ],
-    ids=["does not decode", "missing", "another's"],
+    ids=["does not decode", "missing", "another's", "missing piece", "mixed pieces"],
 )
 async def test_metadata_that_is_not_the_conversations_is_damage(
     hbase_table: Settings, key: ConversationKey, cells: Callable[[int], dict[bytes, bytes]]
@@ -242,6 +259,29 @@ async def test_metadata_that_is_not_the_conversations_is_damage(
             await tier.cold.metadata(key)
         with pytest.raises(DataDamaged):
             await tier.inspection.metadata(key)
+
+
+async def test_metadata_may_be_larger_than_any_cell_and_small_again(
+    hbase_table: Settings, key: ConversationKey
+) -> None:
+    """HBase refuses a cell of 10 MiB: that many users may be members, or have been."""
+    large, small, other = crowd(key, 140_000), metadata(key), crowd(key, 60_000)
+    assert len(pack_metadata(large)) > 10 << 20
+    async with open_hbase(hbase_table) as tier:
+        for put in (large, other, small, large):
+            await tier.cold.put([], [put])
+            assert await tier.cold.metadata(key) == put
+        assert await tier.inspection.metadata(key) == large
+
+
+async def test_what_no_row_may_hold_is_refused_before_it_is_sent(
+    hbase_table: Settings, key: ConversationKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "METADATA_BYTES", 1_000)
+    async with open_hbase(hbase_table) as tier:
+        with pytest.raises(TierUnavailable, match="at most"):
+            await tier.cold.put([], [crowd(key, 100)])
+        assert await tier.cold.metadata(key) is None
 
 
 async def test_the_last_put_counts_whatever_the_servers_clocks_say(

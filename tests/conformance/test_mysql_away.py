@@ -136,7 +136,7 @@ async def test_lists_are_told_behind_those_of_a_database_that_is_away(
     """Given more lines for it than are read at a time, and one of another database."""
     monkeypatch.setattr(lists, "_LEFT_ROWS", 2)
     monkeypatch.setattr(lists, "_TELL_SECONDS", 0.3)
-    monkeypatch.setattr(lists, "_TELL_LEFT_SECONDS", 0.3)
+    monkeypatch.setattr(lists, "_TELL_LEFT_SECONDS", 2.0)
     async with torn(settings) as pair, open_mysql(pair.settings, SteppedClock()) as stores:
         far, near = user_of(LOW, "far"), user_of(HIGH, "near")
         origin = stores.shards.of_key(ConversationKey(HIGH))

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 
 import msgspec
 import structlog
 
 from trunkline.core.tiering import is_whole, trim_up_to
-from trunkline.errors import DataDamaged, TierUnavailable, TrunklineError
+from trunkline.errors import DataDamaged, StorageUnavailable, TierUnavailable, TrunklineError
 from trunkline.model import Conversation, ConversationKey, Seq
 from trunkline.ports.clock import Clock
 from trunkline.ports.cold import ColdStore
@@ -63,8 +63,8 @@ class Archiver:
 
     A task that fails waits, longer each time. While the cold tier is away none does: what was
     leased is given back at once, and the archiver waits, asking for a row until there is an
-    answer. What is not answered twice, though the tier answered in between, fails by itself
-    (a part of the tier may be away): it would keep all others from being archived.
+    answer. What fails together, though the tier answers, is tried once more one by one: what the
+    tier refuses, or the part of it that is away, then keeps no other from being archived.
     """
 
     def __init__(
@@ -92,7 +92,6 @@ class Archiver:
         self._cold = cold
         self._random_bits = random_bits
         self._away = False
-        self._unanswered: Set[ConversationKey] = frozenset()
         self._pace = Pace(settings.archive_entries_per_second)
         self._looked = clock.monotonic()
         self._copier = Copier(hot, cold, sealer, most_conversations=settings.endpoint_vectors)
@@ -122,25 +121,26 @@ class Archiver:
             except TierUnavailable as error:
                 self._cold_troubles.failed(self._name, error)
                 self._away = True
-                pause = _AWAY_SECONDS * (0.5 + self._random_bits(_JITTER_BITS) / 2**_JITTER_BITS)
+                pause = _AWAY_SECONDS * self._jitter()
             except TrunklineError as error:
                 self._troubles.failed(self._name, error)
                 pause = self._settings.archive_interval_seconds
             await self._pause(pause)
 
     async def _ask_cold(self) -> None:
-        """Returns once the cold tier answers; raises `TierUnavailable`.
-
-        It is asked for a row anywhere, not for a task's: this leases nothing from the hot
-        tier, and no task's own trouble can pass for the tier's.
-        """
+        """Returns if the cold tier answers; raises `TierUnavailable`."""
         try:
-            await self._cold.metadata(ConversationKey(self._random_bits(64)))
+            await self._probe_cold()
         except TierUnavailable:
-            self._unanswered = frozenset()
             await self._show_waiting()
             raise
         self._away = False
+
+    async def _probe_cold(self) -> None:
+        """Asks for a row anywhere, not for a task's: this leases nothing from the hot tier, and
+        no task's own trouble can pass for the tier's.
+        """
+        await self._cold.metadata(ConversationKey(self._random_bits(64)))
 
     async def run_once(self) -> int:
         """Leases tasks and archives them; returns the number of entries copied.
@@ -158,15 +158,20 @@ class Archiver:
             parts = await self._gather(left)
             entries = sum(len(part.stored) for part in parts)
             try:
-                failed = await self._archive(parts)
-            except TierUnavailable as error:
-                await self._give_back(parts, (task for task, _ in left), error)
+                failed = await self._archive(parts, until)
+            except TierUnavailable:
+                tasks = [part.task for part in parts] + [task for task, _ in left]
+                leased = {task.conversation.key: task for task in tasks}
+                await self._tasks.give_back(list(leased.values()))
                 raise
             left = deque(piece for piece in left if piece[0].conversation.key not in failed)
             copied += entries
             await self._yield(entries, began)
         await self._show_waiting()
         return copied
+
+    def _jitter(self) -> float:
+        return 0.5 + self._random_bits(_JITTER_BITS) / (1 << _JITTER_BITS)
 
     async def _show_waiting(self) -> None:
         self._waiting = await self._tasks.waiting()
@@ -206,27 +211,51 @@ class Archiver:
                 left.appendleft((task, up_to))
         return parts
 
-    async def _archive(self, parts: Sequence[Part]) -> Set[ConversationKey]:
-        """Copy, read back, compare, mark, trim; returns what failed and waits anew."""
+    async def _archive(self, parts: Sequence[Part], until: float) -> Set[ConversationKey]:
+        """Archives parts, one by one where together they fail; returns what waits anew.
+
+        Raises `TierUnavailable` if the cold tier is away, `StorageUnavailable` if the hot one is.
+        """
         if not parts:
             return frozenset()
         try:
-            await self._copier.copy(parts)
-            sound = [part for part in parts if await self._verified(part)]
-            await self._tasks.archived([(part.task, part.up_to) for part in sound])
-            rows = [
-                msgspec.structs.replace(part.conversation, archived_up_to=part.up_to)
-                for part in sound
-            ]
-            trims = [(row.key, self._trim_up_to(row)) for row in rows]
-            await self._hot.trim([(key, up_to) for key, up_to in trims if up_to])
-            await self._tasks.done([part.task for part in sound if part.reaches_head])
-        except TierUnavailable:
-            raise
+            return await self._archive_together(parts)
         except TrunklineError as error:
-            await self._fail([part.task for part in parts], error)
-            return {part.conversation.key for part in parts}
-        self._unanswered -= {part.conversation.key for part in parts}
+            await self._check_tiers(error)
+            if len(parts) == 1:
+                await self._fail([parts[0].task], error)
+                return {parts[0].conversation.key}
+            _log.info("archived_singly", code=error.code, detail=error.detail, tasks=len(parts))
+        failed: set[ConversationKey] = set()
+        for number, part in enumerate(parts):
+            if self._closing.is_set() or self._clock.monotonic() >= until:
+                return failed | {left.conversation.key for left in parts[number:]}
+            try:
+                failed |= await self._archive_together([part])
+            except TrunklineError as error:
+                await self._check_tiers(error)
+                await self._fail([part.task], error)
+                failed.add(part.conversation.key)
+        return failed
+
+    async def _check_tiers(self, error: TrunklineError) -> None:
+        """Returns if an error may be that of a task; else raises what it is."""
+        if isinstance(error, TierUnavailable):
+            await self._probe_cold()
+        elif isinstance(error, StorageUnavailable):
+            raise error
+
+    async def _archive_together(self, parts: Sequence[Part]) -> Set[ConversationKey]:
+        """Copy, read back, compare, mark, trim; returns what is damaged and waits anew."""
+        await self._copier.copy(parts)
+        sound = [part for part in parts if await self._verified(part)]
+        await self._tasks.archived([(part.task, part.up_to) for part in sound])
+        rows = [
+            msgspec.structs.replace(part.conversation, archived_up_to=part.up_to) for part in sound
+        ]
+        trims = [(row.key, self._trim_up_to(row)) for row in rows]
+        await self._hot.trim([(key, up_to) for key, up_to in trims if up_to])
+        await self._tasks.done([part.task for part in sound if part.reaches_head])
         now_ms = self._clock.now_ms()
         for part in sound:
             self._metrics.archived.inc(len(part.stored))
@@ -241,18 +270,6 @@ class Archiver:
             return False
         return True
 
-    async def _give_back(
-        self, parts: Sequence[Part], left: Iterable[ArchiveTask], error: TierUnavailable
-    ) -> None:
-        """Puts back what was not archived, since the tier did not answer to `parts`."""
-        again = [part.task for part in parts if part.conversation.key in self._unanswered]
-        await self._fail(again, error)
-        self._unanswered = {part.conversation.key for part in parts}
-        leased = {task.conversation.key: task for task in (*left, *(part.task for part in parts))}
-        for task in again:
-            del leased[task.conversation.key]
-        await self._tasks.give_back(list(leased.values()))
-
     async def _fail(self, tasks: Sequence[ArchiveTask], error: TrunklineError) -> None:
         if not tasks:
             return
@@ -260,7 +277,7 @@ class Archiver:
         _log.warning("archive_failed", code=error.code, detail=error.detail, tasks=len(tasks))
         for task in tasks:
             pause = _BACK_OFF_SECONDS * 2 ** min(task.attempts, 6)
-            await self._tasks.failed(task, error.code, pause)
+            await self._tasks.failed(task, error.code, pause * self._jitter())
 
     def _trim_up_to(self, conversation: Conversation) -> Seq:
         settings = self._settings

@@ -32,7 +32,8 @@ FAILURES = "trunkline_archive_failures_total"
 
 
 class LostCold:
-    """A cold store that does not answer while it is away, nor ever about some conversations.
+    """A cold store that does not answer while it is away, nor ever about some conversations,
+    and refuses to take others.
 
     Attributes:
         lulls: how often it is asked for a row and answers although it is away.
@@ -42,11 +43,15 @@ class LostCold:
         self.away = False
         self.lulls = 0
         self.lost: set[ConversationKey] = set()
+        self.refused: set[ConversationKey] = set()
         self.asked_at: list[float] = []
         self._inner = MemoryColdStore()
 
     async def put(self, segments: Sequence[Segment], metadata: Sequence[ColdMetadata]) -> None:
-        await self._answer({segment.key for segment in segments})
+        keys = {segment.key for segment in segments}
+        await self._answer(keys)
+        if keys & self.refused:
+            raise TierUnavailable("It refuses this: a cell is too large.")
         await self._inner.put(segments, metadata)
 
     async def read(self, key: ConversationKey, after: Seq, up_to: Seq) -> Sequence[Segment]:
@@ -196,7 +201,8 @@ def test_archivers_that_lost_the_tier_together_do_not_ask_together() -> None:
             await asyncio.sleep(AWAY_SECONDS)
             for house in houses:
                 house.archiver.close()
-        firsts = sorted(house.cold.asked_at[0] - SILENT_SECONDS for house in houses)
+        # The put that was not answered, and the question whether anything is.
+        firsts = sorted(house.cold.asked_at[1] - 2 * SILENT_SECONDS for house in houses)
         assert firsts[0] >= 2.5
         assert firsts[-1] <= 8.0
         assert firsts[-1] - firsts[0] > 1.0
@@ -227,5 +233,27 @@ def test_what_alone_is_not_answered_waits_longer_each_time_and_holds_up_no_other
             await asyncio.sleep(400.0)
             assert await house.waiting() == 0
             house.archiver.close()
+
+    simulated(main)
+
+
+def test_what_the_tier_refuses_keeps_no_neighbour_from_being_archived() -> None:
+    """Given neighbours that go on talking, and are leased together with it again and again."""
+
+    async def main(loop: SimulatedLoop) -> None:
+        house = House(loop)
+        (poison,) = await house.append("poison")
+        house.cold.refused = {poison}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(house.archiver.run())
+            for number in range(20):
+                await house.append(*(f"g{number} {neighbour}" for neighbour in range(5)))
+                await asyncio.sleep(5.0)
+                assert await house.waiting() == 1
+            house.archiver.close()
+        assert house.value("trunkline_archived_entries_total") == 100
+        assert 2 <= house.value(FAILURES, code="tier_unavailable") <= 6
+        assert house.tasks.attempts["poison"] >= 1
+        assert all(house.tasks.attempts[f"g{number} 0"] == 0 for number in range(20))
 
     simulated(main)

@@ -72,7 +72,7 @@ class ConnectionPool:
         except Away:
             raise self._unavailable("it did not lately") from None
         except Refused as refused:
-            raise self._unavailable(str(refused)) from refused
+            raise self._unavailable(str(refused), "refuses this") from refused
         except ConnectionLost as lost:
             raise self._unavailable(str(lost)) from lost
 
@@ -184,9 +184,9 @@ class ConnectionPool:
             settings.host, settings.port, connect_seconds=settings.connect_seconds, tls=self._tls
         )
 
-    def _unavailable(self, why: str) -> TierUnavailable:
+    def _unavailable(self, why: str, what: str = "does not answer") -> TierUnavailable:
         self._given_up += 1
-        return TierUnavailable(f"HBase at {self._place} does not answer: {why}.")
+        return TierUnavailable(f"HBase at {self._place} {what}: {why}.")
 
     @property
     def _place(self) -> str:

@@ -6,11 +6,13 @@ scan meets newer segments first; the last seq (8). A conversation's metadata sta
 segments, in a row of the first 10 bytes alone.
 
 A segment has a head (key, first, last, digest, length and number of pieces) and its sealed
-bytes in pieces: HBase refuses a cell of more than 10 MiB.
+bytes in pieces: HBase refuses a cell of more than 10 MiB. Metadata is one cell, or where that
+would be too large an empty one and, beside it, a head (key, length, number of pieces, checksum)
+and pieces. All cells of a row are put together, so that a reader sees one state of it or another.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -21,7 +23,7 @@ from trunkline.adapters.hbase.records import pack_metadata, unpack_metadata
 from trunkline.core import digest as digests
 from trunkline.core.envelope import kek_of
 from trunkline.core.segments import SEGMENT_ENTRIES
-from trunkline.errors import DataDamaged
+from trunkline.errors import DataDamaged, TierUnavailable
 from trunkline.model import ColdMetadata, ConversationKey, Segment, Seq
 
 FAMILY: Final = b"s"
@@ -34,6 +36,10 @@ _RANGE: Final = struct.Struct(">QQ")
 _HEAD: Final = struct.Struct(">QQQ16sII")
 _HEAD_COLUMN: Final = b"h"
 _METADATA_COLUMN: Final = b"m"
+_METADATA_HEAD_COLUMN: Final = b"n"
+_METADATA_HEAD: Final = struct.Struct(">QQI16s")
+METADATA_BYTES: Final = 64 << 20
+"""A put is one message to HBase's Thrift server, which takes up to 100 MiB."""
 _INVERTED: Final = 2**64 - 1
 # Of writes with one timestamp HBase shows the last. With its own timestamps it would show the one
 # whose server had the later clock, and an erased body could come back.
@@ -127,11 +133,22 @@ def put_segment(segment: Segment) -> Struct:
 
 
 def put_metadata(metadata: ColdMetadata) -> Struct:
-    """The put of a conversation's metadata, synced to disk."""
+    """The put of a conversation's metadata, synced to disk.
+
+    Raises `TierUnavailable` if it is larger than a row may be.
+    """
     conversation = metadata.conversation
+    cell = pack_metadata(metadata)
+    if len(cell) > METADATA_BYTES:
+        raise TierUnavailable(
+            f"The metadata of {conversation.key:016x} has {len(cell)} bytes; HBase is given "
+            f"{METADATA_BYTES} at most."
+        )
     return _put(
         prefix(conversation.key),
-        [(_METADATA_COLUMN, pack_metadata(metadata))],
+        [(_METADATA_COLUMN, cell)]
+        if len(cell) <= PIECE_BYTES
+        else _metadata_pieces(conversation.key, cell),
         _SHREDDED if conversation.shredded else _TIMESTAMP + kek_of(conversation.wrapped_key),
     )
 
@@ -155,10 +172,35 @@ def metadata_of(result: Struct) -> ColdMetadata:
     """The metadata of a row; raises `DataDamaged` unless it is of the row's conversation."""
     key = place(result.row).key
     columns = {value.qualifier: value.value for value in result.columnValues}
-    metadata = unpack_metadata(columns.get(_METADATA_COLUMN, b""))
+    metadata = unpack_metadata(columns.get(_METADATA_COLUMN) or _metadata_of_pieces(key, columns))
     if metadata.conversation.key != key:
         raise DataDamaged(f"HBase: row {result.row.hex()} holds another conversation's metadata.")
     return metadata
+
+
+def _metadata_pieces(key: ConversationKey, cell: bytes) -> list[tuple[bytes, bytes]]:
+    pieces = [cell[at : at + PIECE_BYTES] for at in range(0, len(cell), PIECE_BYTES)]
+    head = _METADATA_HEAD.pack(key, len(cell), len(pieces), _checksum(cell))
+    # The empty one hides what a smaller state of it left there.
+    return [
+        (_METADATA_COLUMN, b""),
+        (_METADATA_HEAD_COLUMN, head),
+        *zip(_piece_columns(len(pieces)), pieces, strict=True),
+    ]
+
+
+def _metadata_of_pieces(key: ConversationKey, columns: Mapping[bytes, bytes]) -> bytes:
+    head = columns.get(_METADATA_HEAD_COLUMN, b"")
+    if len(head) == _METADATA_HEAD.size:
+        of_key, length, count, checksum = _METADATA_HEAD.unpack(head)
+        cell = b"".join(columns.get(name, b"") for name in _piece_columns(min(count, len(columns))))
+        if (of_key, length, checksum) == (key, len(cell), _checksum(cell)):
+            return cell
+    raise DataDamaged(f"HBase: the metadata of {key:016x} is not whole.")
+
+
+def _checksum(cell: bytes) -> bytes:
+    return blake2b(cell, digest_size=16).digest()
 
 
 def put_bytes(put: Struct) -> int:
