@@ -114,7 +114,11 @@ class Backbone:
             page_bytes=settings.page_bytes, most_ranges=settings.ranges_per_pull,
         )  # fmt: skip
         self._offsets = DurableOffsets(
-            hot, stores.lanes, interval_seconds=settings.offsets_write_seconds
+            hot,
+            stores.lanes,
+            metrics,
+            interval_seconds=settings.offsets_write_seconds,
+            most=settings.offsets_waiting,
         )
         self.syncs = Syncs(
             hot, cached, self._comparison(), sealer, self._views, self._offsets, metrics,

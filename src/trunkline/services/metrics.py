@@ -52,6 +52,11 @@ class Metrics:
         )
         self.pulled = Counter("trunkline_pulled_entries", "Entries answered to pulls.", registry=r)
         self.syncs = Counter("trunkline_syncs", "Syncs answered.", registry=r)
+        self.offsets_dropped = Counter(
+            "trunkline_offsets_dropped",
+            "Read offsets given up, since too many waited or a shard was taken over.",
+            registry=r,
+        )
         self._count_reads(r)
         self._count_archiving(r)
         self._count_crossings(r)

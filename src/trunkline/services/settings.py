@@ -117,6 +117,13 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offsets_write_seconds: Annotated[
         Seconds, msgspec.Meta(description="How often read offsets are written to the hot tier.")
     ] = 1.0
+    offsets_waiting: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Read offsets that may wait for a database; further ones are dropped, "
+            "which costs a re-delivery."
+        ),
+    ] = 100_000
     newest_single: Annotated[
         Positive,
         msgspec.Meta(

@@ -17,6 +17,7 @@ from trunkline.model import (
     Seq,
 )
 from trunkline.services.durable_offsets import DurableOffsets
+from trunkline.services.metrics import Metrics
 from trunkline.testing.clock import SimulatedClock
 from trunkline.testing.loop import SimulatedLoop
 from trunkline.wire.frames import Create, Done, Error, Mark
@@ -55,7 +56,7 @@ def test_offsets_are_recorded_while_another_database_takes_none(trouble: Trouble
 
     async def main() -> None:
         hot = TornHot(MemoryHotStore(SimulatedClock(loop)))
-        offsets = DurableOffsets(hot, TWO, interval_seconds=SOON_SECONDS)
+        offsets = DurableOffsets(hot, TWO, Metrics(), interval_seconds=SOON_SECONDS, most=10)
         hot.away[AWAY] = trouble
         async with asyncio.TaskGroup() as group:
             group.create_task(offsets.run())
