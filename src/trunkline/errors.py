@@ -40,6 +40,10 @@ class Internal(TrunklineError):
     """A fault of ours. The answer carries no inner detail; the log does."""
 
 
+class BatchRefused(Internal):
+    """A store does not take a batch, and may take its parts: one of them may be the reason."""
+
+
 # --- the protocol ---------------------------------------------------------------------
 
 

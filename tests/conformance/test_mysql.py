@@ -13,7 +13,7 @@ from databases import LaterTasks, Leases, database, emptied, everywhere
 
 from trunkline.adapters.keyring import KeyringSealer
 from trunkline.adapters.memory.cold import MemoryColdStore
-from trunkline.adapters.mysql import append as appending
+from trunkline.adapters.mysql import connection as sessions
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import open_mysql
 from trunkline.core.appending import Refused
@@ -198,7 +198,7 @@ async def test_a_conversation_that_an_operator_took_away_can_be_made_again(
 async def test_a_batch_larger_than_a_statement_may_be_goes_in_parts(
     settings: Settings, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appending, "_STATEMENT_BYTES", 3_000)
+    monkeypatch.setattr(sessions, "_PORTION_BYTES", 3_000)
     async with open_mysql(settings, SteppedClock()) as stores:
         groups = ["g", "h"]
         await writer.append(stores.hot, *(writer.create(g, "ann", "c", ["bob"]) for g in groups))

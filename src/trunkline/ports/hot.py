@@ -26,7 +26,8 @@ class HotStore(Protocol):
     """Keeps conversations, members, the newest entries, markers and offsets.
 
     Every method may raise `StorageUnavailable` (retryable); a write also `StorageFull`
-    and `OutcomeUnknown`. What returned is on disk and readable from then on (I4).
+    and `OutcomeUnknown`; an append also `BatchRefused`, where one of its drafts may be why, and
+    parts of the batch may go through. What returned is on disk and readable from then on (I4).
     """
 
     async def append(

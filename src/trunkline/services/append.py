@@ -13,7 +13,7 @@ from trunkline.ports.clock import Clock
 from trunkline.ports.hot import HotStore
 from trunkline.services.crossing import AfterCommit
 from trunkline.services.fanout import FanOut, Item
-from trunkline.services.lane import Lane, Unknown
+from trunkline.services.lane import Bounds, Lane, Unknown
 from trunkline.services.leases import Lease
 from trunkline.services.metrics import Metrics
 from trunkline.services.registry import Connection
@@ -35,8 +35,7 @@ class AppendService:
         *,
         lanes: int,
         lane_of: Callable[[ConversationId], int],
-        queue_drafts: int,
-        batch_drafts: int,
+        bounds: Bounds,
     ) -> None:
         """`lanes` databases are written beside each other; each has a queue of its own."""
         self._hot = hot
@@ -49,7 +48,7 @@ class AppendService:
             Lane(
                 hot, planner.decide, clock, metrics, begin=partial(after.begin, number),
                 committed=self._committed, refuse=fanout.refuse, settled=self._regroup,
-                queue_drafts=queue_drafts, batch_drafts=batch_drafts,
+                bounds=bounds,
             )
             for number in range(lanes)
         ]  # fmt: skip

@@ -31,6 +31,7 @@ from trunkline.services.crossing import AfterCommit, Alone, Cluster, Crossing
 from trunkline.services.drafting import Drafting, FreshKeys
 from trunkline.services.durable_offsets import DurableOffsets
 from trunkline.services.fanout import FanOut
+from trunkline.services.lane import Bounds
 from trunkline.services.markers import Markers
 from trunkline.services.metrics import Metrics
 from trunkline.services.pulls import Pulls
@@ -106,7 +107,10 @@ class Backbone:
         self.append = AppendService(
             hot, self._planner, fanout, after, clock, metrics,
             lanes=stores.lanes.count, lane_of=stores.lanes.of,
-            queue_drafts=settings.append_queue, batch_drafts=settings.append_batch,
+            bounds=Bounds(
+                settings.append_queue, settings.append_queue_bytes,
+                settings.append_batch, settings.append_batch_bytes,
+            ),
         )  # fmt: skip
         self._reader = reader = Reader(hot, cached, cold, sealer, clock, metrics, settings)
         self.pulls = Pulls(

@@ -8,12 +8,15 @@ what waits meanwhile makes its next batch larger, and takes less of everybody's 
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+import msgspec
 import structlog
 
 from trunkline.core.appending import Contended, Decision
-from trunkline.errors import Internal, OutcomeUnknown, Overloaded, TrunklineError
+from trunkline.core.batching import draft_bytes
+from trunkline.core.unsettled import Unsettled
+from trunkline.errors import BatchRefused, Internal, OutcomeUnknown, Overloaded, TrunklineError
 from trunkline.model import ConversationId, UserId
 from trunkline.ports.clock import Clock
 from trunkline.ports.hot import Decide, HotStore
@@ -34,6 +37,15 @@ Unknown = dict[tuple[ConversationId, UserId], dict[UserId, None]]
 """Who wrote where with an outcome that is not known, and the users whom that named."""
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """How much a lane takes on; sizes as `core.batching` counts them."""
+
+    queue_drafts: int
+    queue_bytes: int
+    batch_drafts: int
+    batch_bytes: int
+
+
 class Lane:
     """What goes to one database.
 
@@ -52,8 +64,7 @@ class Lane:
         committed: Committed,
         refuse: Refuse,
         settled: Callable[[Unknown], Awaitable[None]],
-        queue_drafts: int,
-        batch_drafts: int,
+        bounds: Bounds,
     ) -> None:
         """`begin` is asked before each commit; `committed` delivers a batch; `settled` hears
         what had an unknown outcome and has none any more.
@@ -66,8 +77,8 @@ class Lane:
         self._committed = committed
         self._refuse = refuse
         self._settled = settled
-        self._queue_drafts = queue_drafts
-        self._batch_drafts = batch_drafts
+        self._bounds = bounds
+        self._queued_bytes = 0
         self._queue: deque[Item] = deque()
         self._wake = asyncio.Event()
         self._patient_queue: deque[Item] = deque()
@@ -78,7 +89,8 @@ class Lane:
         self._quick_turn = asyncio.Event()
         self._draining = False
         self._quick_ended = False
-        self._unknown: Unknown = {}
+        self._unsettled: Unsettled[tuple[ConversationId, UserId]] = Unsettled()
+        self._named: Unknown = {}
         self._settle_seconds = _SETTLE_SECONDS[0]
         self.batches = 0
 
@@ -89,8 +101,13 @@ class Lane:
 
     def submit(self, item: Item) -> None:
         """Queues a draft; raises `Overloaded` when the queue is full."""
-        if self.queued >= self._queue_drafts:
+        size = draft_bytes(item[0])
+        bytes_after = self._queued_bytes + size
+        if self.queued >= self._bounds.queue_drafts or (
+            self._queued_bytes and bytes_after > self._bounds.queue_bytes
+        ):
             raise Overloaded(retry_after_seconds=0.5)
+        self._queued_bytes = bytes_after
         self._queue.append(item)
         self._wake.set()
 
@@ -128,8 +145,7 @@ class Lane:
             self._patient_wake.clear()
             while self._patient_queue:
                 await self._give_way()
-                queue = self._patient_queue
-                items = [queue.popleft() for _ in range(min(len(queue), self._batch_drafts))]
+                items = self._pop(self._patient_queue)
                 self.batches += 1
                 await self._commit(items, wait=True)
                 self._held -= Counter(draft.conversation for draft, _ in items)
@@ -144,7 +160,7 @@ class Lane:
 
     async def _drafts_wait(self) -> None:
         """Returns once there are drafts; what is unknown is settled meanwhile."""
-        while self._unknown and not self._wake.is_set():
+        while self._unsettled and not self._wake.is_set():
             try:
                 async with asyncio.timeout(self._settle_seconds):
                     await self._wake.wait()
@@ -154,16 +170,32 @@ class Lane:
         await self._wake.wait()
 
     def _take(self) -> list[Item]:
-        queue = self._queue
-        taken = [queue.popleft() for _ in range(min(len(queue), self._batch_drafts))]
+        taken = self._pop(self._queue)
         self._metrics.append_batch.observe(len(taken))
         self.batches += 1
+        return self._without_patient(taken)
+
+    def _pop(self, queue: deque[Item]) -> list[Item]:
+        """The next batch: so many drafts, and so many bytes unless it is one alone."""
+        taken: list[Item] = []
+        most, size = self._bounds.batch_drafts, 0
+        while queue and len(taken) < most:
+            after = size + draft_bytes(queue[0][0])
+            if taken and after > self._bounds.batch_bytes:
+                break
+            size = after
+            taken.append(queue.popleft())
+        self._queued_bytes -= size
+        return taken
+
+    def _without_patient(self, items: list[Item]) -> list[Item]:
+        """Those that need not wait behind others of their conversation, which are handed on."""
         if patient := self._patient_conversations():
-            held = [item for item in taken if item[0].conversation in patient]
+            held = [item for item in items if item[0].conversation in patient]
             if held:
                 self._hand_on(held)
-                taken = [item for item in taken if item[0].conversation not in patient]
-        return taken
+                return [item for item in items if item[0].conversation not in patient]
+        return items
 
     def _patient_conversations(self) -> Collection[ConversationId]:
         """Those of which drafts wait for the patient writer, or whose next would have to."""
@@ -179,16 +211,22 @@ class Lane:
         """Gives drafts to the patient writer; later ones of their conversations follow them."""
         self._held.update(draft.conversation for draft, _ in items)
         self._patient_queue.extend(items)
+        self._queued_bytes += sum(draft_bytes(draft) for draft, _ in items)
         self._metrics.appends_contended.inc(len(items))
         self._patient_wake.set()
 
     async def _commit(self, items: list[Item], *, wait: bool) -> None:
         started = self._clock.monotonic()
+        before = self._unsettled.now()
         try:
             lease = await self._begin()
             decision = await self._hot.append(
                 [draft for draft, _ in items], self._decide, wait=wait
             )
+        except BatchRefused as error:
+            _log.warning("append_failed", code=error.code, drafts=len(items), detail=error.detail)
+            await self._refused(items, wait=wait)
+            return
         except TrunklineError as error:
             _log.warning("append_failed", code=error.code, drafts=len(items), detail=error.detail)
             if isinstance(error, OutcomeUnknown):
@@ -198,15 +236,13 @@ class Lane:
         except Exception:  # noqa: BLE001 - a fault of ours: logged, answered, nothing acked
             _log.exception("append_broke", drafts=len(items))
             self._remember_unknown(items)
-            self._refuse(items, Internal())
+            await self._refused(items, wait=wait)
             return
         self._metrics.append_seconds.observe(self._clock.monotonic() - started)
         if not wait:
             items, decision = self._without_contended(items, decision)
-        if self._unknown:
-            unknown, self._unknown = self._unknown, {}
-            self._settle_seconds = _SETTLE_SECONDS[0]
-            await self._settled(unknown)
+        if before:
+            await self._settle(before)
         if items:
             try:
                 await self._committed(items, decision, lease)
@@ -214,6 +250,25 @@ class Lane:
                 _log.warning("commit_not_shown", drafts=len(items), detail=error.detail)
                 self._remember_unknown(items)
                 self._refuse(items, error)
+
+    async def _refused(self, items: list[Item], *, wait: bool) -> None:
+        """What one of the drafts holds may be why: each half is tried without the other, down
+        to that one.
+        """
+        if len(items) <= 1:
+            self._refuse(items, Internal())
+            return
+        middle = len(items) // 2
+        for half in (items[:middle], items[middle:]):
+            # Of the first half, some may have been handed on meanwhile.
+            if part := half if wait else self._without_patient(half):
+                await self._commit(part, wait=wait)
+
+    async def _settle(self, before: Mapping[tuple[ConversationId, UserId], int]) -> None:
+        """What was unknown when a commit began that went through is known to the store now."""
+        self._settle_seconds = _SETTLE_SECONDS[0]
+        if settled := self._unsettled.settle(before):
+            await self._settled({key: self._named.pop(key) for key in settled})
 
     def _without_contended(
         self, items: list[Item], decision: Decision
@@ -234,5 +289,6 @@ class Lane:
 
     def _remember_unknown(self, items: Sequence[Item]) -> None:
         for draft, _ in items:
-            named = self._unknown.setdefault((draft.conversation, draft.sender), {})
+            named = self._named.setdefault((draft.conversation, draft.sender), {})
             named.update(dict.fromkeys(draft.users))
+        self._unsettled.add((draft.conversation, draft.sender) for draft, _ in items)

@@ -63,9 +63,20 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Sends that may wait for a commit; further ones are answered `overloaded`."
         ),
     ] = 20_000
+    append_queue_bytes: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Memory for the sends that wait for a commit, for each database; a user "
+            "whom a membership change names counts 512 bytes."
+        ),
+    ] = 64 * 1024 * 1024
     append_batch: Annotated[
         Positive, msgspec.Meta(description="Most sends that one commit takes.")
     ] = 256
+    append_batch_bytes: Annotated[
+        Positive,
+        msgspec.Meta(description="Size at which the sends of one commit end, counted likewise."),
+    ] = 4 * 1024 * 1024
     page_bytes: Annotated[
         Positive,
         msgspec.Meta(

@@ -8,11 +8,17 @@ from collections.abc import Sequence
 import pytest
 
 from trunkline.core.appending import CONTENDED, Accepted, Decision, Outcome
-from trunkline.errors import StorageUnavailable, TrunklineError
+from trunkline.errors import (
+    BatchRefused,
+    OutcomeUnknown,
+    Overloaded,
+    StorageUnavailable,
+    TrunklineError,
+)
 from trunkline.model import ClientMessageId, ConversationId, Draft, Kind, Seq, UserId
 from trunkline.ports.hot import Decide
 from trunkline.services.fanout import Item
-from trunkline.services.lane import Lane
+from trunkline.services.lane import Bounds, Lane, Unknown
 from trunkline.services.metrics import Metrics
 from trunkline.testing.conformance import SteppedClock
 
@@ -20,10 +26,9 @@ HELD = ConversationId("held")
 FREE = ConversationId("free")
 
 
-def draft(conversation: ConversationId, number: int) -> Draft:
-    return Draft(
-        conversation, UserId("ann"), ClientMessageId(f"{conversation} {number}"), Kind.MESSAGE, 0
-    )
+def draft(conversation: ConversationId, number: int, body: str = "") -> Draft:
+    message_id = ClientMessageId(f"{conversation} {number}")
+    return Draft(conversation, UserId("ann"), message_id, Kind.MESSAGE, 0, body)
 
 
 class HeldHot:
@@ -37,6 +42,8 @@ class HeldHot:
         self.goes = asyncio.Event()
         self.goes.set()
         self.fails: TrunklineError | None = None
+        self.poison = self.lets_go_for = ClientMessageId("")
+        self.poisoned: Exception = BatchRefused()
         self.stored: list[str] = []
         self.batches: list[int] = []
         self.waited: list[bool] = []
@@ -46,6 +53,8 @@ class HeldHot:
         self.batches.append(len(batch))
         self.waited.append(wait)
         self.events.append("append")
+        if [one.client_message_id for one in batch] == [self.lets_go_for]:
+            self.let_go.set()
         if wait:
             await self.let_go.wait()
             if self.fails is not None:
@@ -53,6 +62,8 @@ class HeldHot:
         else:
             await self.goes.wait()
         await asyncio.sleep(0)
+        if self.poison in {one.client_message_id for one in batch}:
+            raise self.poisoned
         outcomes: list[Outcome] = []
         for one in batch:
             if one.conversation == HELD and not self.let_go.is_set():
@@ -70,11 +81,12 @@ class Running:
         self.hot = HeldHot()
         self.answered: list[str] = []
         self.refused: list[str] = []
+        self.settled: list[ConversationId] = []
         self.clock = SteppedClock()
         self.lane = Lane(
             self.hot, None, self.clock, Metrics(),  # type: ignore[arg-type]
             begin=self._begin, committed=self._committed, refuse=self._refuse,
-            settled=self._settled, queue_drafts=100, batch_drafts=4,
+            settled=self._settled, bounds=Bounds(100, 1 << 20, 4, 100_000),
         )  # fmt: skip
 
     def submit(self, *drafts: Draft) -> None:
@@ -92,8 +104,8 @@ class Running:
     def _refuse(self, items: Sequence[Item], error: TrunklineError) -> None:
         self.refused += [one.client_message_id for one, _ in items]
 
-    async def _settled(self, unknown: object) -> None:
-        """Nothing is unknown here."""
+    async def _settled(self, unknown: Unknown) -> None:
+        self.settled += [conversation for conversation, _ in unknown]
 
 
 async def turns(count: int = 50) -> None:
@@ -188,3 +200,74 @@ async def test_what_a_commit_is_acknowledged_under_is_asked_for_before_it(runnin
             await turns()
         running.lane.drain()
     assert running.hot.events == ["begin", "append"] * 3
+
+
+async def test_a_commit_settles_nothing_that_became_unknown_while_it_was_under_way(
+    running: Running,
+) -> None:
+    """The store settles what was unknown before: of what came since it knows nothing."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running.lane.run())
+        running.submit(draft(HELD, 0))
+        await turns()
+        running.hot.goes.clear()
+        running.submit(draft(FREE, 0))
+        await turns()
+        running.hot.fails = OutcomeUnknown()
+        running.hot.let_go.set()
+        await turns()
+        assert running.refused == ["held 0"]
+        running.hot.goes.set()
+        await turns()
+        assert running.answered == ["free 0"]
+        assert running.settled == []
+        running.submit(draft(FREE, 1))
+        await turns()
+        assert running.settled == [HELD]
+        running.lane.drain()
+
+
+@pytest.mark.parametrize("why", [BatchRefused("too large"), UnicodeEncodeError("x", "", 0, 1, "y")])
+async def test_a_draft_that_the_store_does_not_take_fails_alone(
+    running: Running, why: Exception
+) -> None:
+    running.hot.poison, running.hot.poisoned = ClientMessageId("free 2"), why
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running.lane.run())
+        running.submit(*(draft(FREE, number) for number in range(8)))
+        await turns()
+        running.lane.drain()
+    assert running.refused == ["free 2"]
+    assert running.answered == [f"free {number}" for number in range(8) if number != 2]
+
+
+async def test_what_was_handed_on_from_one_half_of_a_batch_is_not_overtaken_by_the_other(
+    running: Running,
+) -> None:
+    """I7."""
+    running.hot.poison = ClientMessageId("free 0")
+    running.hot.lets_go_for = ClientMessageId("held 1")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running.lane.run())
+        running.submit(draft(HELD, 0), draft(FREE, 1), draft(FREE, 0), draft(HELD, 1))
+        await turns()
+        running.hot.let_go.set()
+        await turns()
+        running.lane.drain()
+    assert running.refused == ["free 0"]
+    assert [name for name in running.hot.stored if name.startswith("held")] == ["held 0", "held 1"]
+
+
+async def test_batches_and_the_queue_are_bounded_in_bytes(running: Running) -> None:
+    large = "x" * 60_000
+    for number in range(17):
+        running.submit(draft(FREE, number, large))
+    with pytest.raises(Overloaded):
+        running.submit(draft(FREE, 17, large))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running.lane.run())
+        await turns(200)
+        running.submit(*(draft(FREE, number) for number in range(17, 21)))
+        running.lane.drain()
+    assert running.hot.batches == [1] * 17 + [4]
+    assert len(running.answered) == 21

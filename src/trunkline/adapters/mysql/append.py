@@ -1,18 +1,20 @@
 """The append transaction of DESIGN section 3 on one database."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
 
+from trunkline.adapters.mysql.bulk import inserts, listed
 from trunkline.adapters.mysql.connection import Connection, DuplicateKey, Row
 from trunkline.adapters.mysql.deployment import AGREED_KEK
 from trunkline.adapters.mysql.epochs import Epochs, Found
 from trunkline.adapters.mysql.keys import check_fence
 from trunkline.adapters.mysql.lists import Line, Outbox
+from trunkline.adapters.mysql.literals import bracketed, literals
 from trunkline.adapters.mysql.literals import keys as key_list
-from trunkline.adapters.mysql.literals import literals, rows
 from trunkline.adapters.mysql.rows import (
     conversation_of,
     conversation_row,
@@ -46,8 +48,6 @@ from trunkline.model import (
 from trunkline.ports.hot import Decide
 
 _KEYS_KEPT: Final = 65_536
-_STATEMENT_BYTES: Final = 4 << 20
-"""The least `max_allowed_packet` that a server in use may have is 16 MiB."""
 
 Conversations = dict[ConversationId, Conversation]
 Members = dict[ConversationId, dict[UserId, Member]]
@@ -164,14 +164,14 @@ class AppendTransaction:
             learnt = {ConversationId(name.decode()): ConversationKey(key) for name, key in new}
             self._keys.learn(learnt)
             keys |= learnt
-            locked, members = (
-                await connection.rows_of_each((self._locking(keys), self._members(keys)))
+            locked, *members = (
+                await connection.rows_of_each((self._locking(keys), *self._members(keys)))
                 if keys
-                else ((), ())
+                else ((),)
             )
         else:
-            found, locked, members = await connection.rows_of_each(
-                (epochs, self._locking(keys), self._members(keys))
+            found, locked, *members = await connection.rows_of_each(
+                (epochs, self._locking(keys), *self._members(keys))
             )
         before = {row.id: row for row in map(conversation_of, locked)}
         missing = keys.keys() - before.keys()
@@ -182,7 +182,7 @@ class AppendTransaction:
             self._epochs.found(set(shards.values()), found),
             missing,
             before,
-            _members_by_conversation(before, members),
+            _members_by_conversation(before, chain.from_iterable(members)),
         )
 
     def _locking(self, keys: Mapping[ConversationId, ConversationKey]) -> str:
@@ -190,7 +190,7 @@ class AppendTransaction:
         name = "conversations_locked" if self._wait else "conversations_free"
         return statement(name, lists={"keys": key_list(sorted(keys.values()))})
 
-    def _members(self, keys: Mapping[ConversationId, ConversationKey]) -> str:
+    def _members(self, keys: Mapping[ConversationId, ConversationKey]) -> list[str]:
         """Those whom the drafts to these conversations are from or concern."""
         pairs = {
             (key, user)
@@ -198,7 +198,7 @@ class AppendTransaction:
             if (key := keys.get(draft.conversation)) is not None
             for user in (draft.sender, *draft.users)
         }
-        return statement("members_of", lists={"pairs": rows(sorted(pairs))})
+        return listed("members_of", "pairs", map(bracketed, sorted(pairs)))
 
     async def _write(
         self,
@@ -239,12 +239,12 @@ class AppendTransaction:
             "task_insert": waking,
             "outbox_insert": self._outbox.rows(lines),
         }
-        texts = [text for name in rows_of for text in inserts(name, rows_of[name])]
+        texts = [text for name, rows in rows_of.items() for text in inserts(connection, name, rows)]
         if rows_of["conversation_insert"]:
             texts.append(statement("deployment_shared", key=AGREED_KEK))
-            check_fence(await _send(connection, texts), writes)
+            check_fence((await connection.rows_of_each(texts))[-1], writes)
         else:
-            await _send(connection, texts)
+            await connection.rows_of_each(texts)
         return lines
 
 
@@ -259,44 +259,6 @@ def _claims(decision: Decision) -> list[str]:
     return [known_id_row(*claim) for claim in claims]
 
 
-def inserts(name: str, values: Sequence[str]) -> list[str]:
-    """The statements that write rows: one, unless it would be larger than servers take."""
-    return [statement(name, lists={"rows": ",".join(part)}) for part in _portions(values)]
-
-
-async def insert(connection: Connection, name: str, values: Sequence[str]) -> None:
-    """Writes rows, if there are any."""
-    for text in inserts(name, values):
-        await connection.execute(text)
-
-
-async def _send(connection: Connection, statements: Sequence[str]) -> Sequence[Row]:
-    """Runs statements in one round trip, or few if they are large; the rows of the last one."""
-    last: Sequence[Row] = ()
-    done = 0
-    for part in _portions(statements):
-        try:
-            last = (await connection.rows_of_each(part))[-1]
-        except DuplicateKey as error:
-            error.done += done
-            raise
-        done += len(part)
-    return last
-
-
-def _portions(texts: Sequence[str]) -> list[list[str]]:
-    """Texts in lists that are together no larger than servers take, or hold one."""
-    portions: list[list[str]] = []
-    size = _STATEMENT_BYTES
-    for text in texts:
-        size += len(text)
-        if size > _STATEMENT_BYTES:
-            portions.append([])
-            size = len(text)
-        portions[-1].append(text)
-    return portions
-
-
 def _with(decision: Decision, left_out: Mapping[int, Outcome]) -> Decision:
     """The decision with the outcomes of those drafts put in that it was not asked about."""
     if not left_out:
@@ -307,7 +269,7 @@ def _with(decision: Decision, left_out: Mapping[int, Outcome]) -> Decision:
     return Decision(outcomes, decision.writes)
 
 
-def _members_by_conversation(conversations: Conversations, found: Sequence[Row]) -> Members:
+def _members_by_conversation(conversations: Conversations, found: Iterable[Row]) -> Members:
     """Rows of members by conversation; those of conversations that are not held are left out."""
     ids = {row.key: row.id for row in conversations.values()}
     members: Members = {conversation: {} for conversation in conversations}

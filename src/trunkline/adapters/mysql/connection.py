@@ -9,8 +9,15 @@ from typing import Any, Final
 import asyncmy
 from asyncmy import errors
 
+from trunkline.adapters.mysql.portions import portions
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
-from trunkline.errors import DataDamaged, StorageFull, StorageUnavailable, TrunklineError
+from trunkline.errors import (
+    BatchRefused,
+    DataDamaged,
+    StorageFull,
+    StorageUnavailable,
+    TrunklineError,
+)
 from trunkline.ports.tls import why_refused
 
 Row = tuple[Any, ...]
@@ -25,8 +32,14 @@ _LOST: Final = frozenset({1053, 1152, 1158, 1159, 1160, 1161, 1927, 2003, 2006, 
 _FULL: Final = frozenset({1021, 1041, 1114, 3675})
 # Wrong key file, no such table, crashed, index or table corrupted, not in the engine.
 _DAMAGED: Final = frozenset({1034, 1146, 1194, 1712, 1877, 1932})
+_TOO_LARGE: Final = 1153
 _GOES_ON: Final = _CONTENDED | _DAMAGED | _ALREADY_MADE | {_DUPLICATE}
 """The statement was refused; the session is as it was."""
+
+
+_PORTION_BYTES: Final = 4 << 20
+_LEAST_PACKET_BYTES: Final = 1_024
+"""What every server takes."""
 
 
 class Contended(Exception):
@@ -59,14 +72,20 @@ class Connection:
     """One session. It goes on after a duplicate key, contention, damage or a change that was made
     already; after any other error it is not used again.
 
-    Raises `Contended`, `DuplicateKey`, `DataDamaged`, `StorageFull` or `StorageUnavailable`; for
-    a change of tables, which is no transaction's, `AlreadyMade`.
+    Raises `Contended`, `DuplicateKey`, `BatchRefused`, `DataDamaged`, `StorageFull` or
+    `StorageUnavailable`; for a change of tables, which is no transaction's, `AlreadyMade`.
+
+    Attributes:
+        portion_bytes: how large statements that are sent at once may be together.
     """
 
-    def __init__(self, raw: Any, name: str, answer_seconds: float) -> None:
+    def __init__(self, raw: Any, name: str, answer_seconds: float, packet_bytes: int) -> None:
+        """`packet_bytes`: the server's `max_allowed_packet`."""
         self._raw = raw
         self._name = name
         self._answer_seconds = answer_seconds
+        self._packet_bytes = packet_bytes
+        self.portion_bytes = min(_PORTION_BYTES, packet_bytes // 2)
         self.usable = True
         self.idle_since = 0.0
 
@@ -79,10 +98,13 @@ class Connection:
         return (await self._run(sql))[1]
 
     async def rows_of_each(self, statements: Sequence[str]) -> list[Sequence[Row]]:
-        """Runs statements in one round trip, up to the first that fails; the rows of each."""
+        """Runs statements, up to the first that fails; the rows of each. In one round trip, or
+        few if they are large together.
+        """
         found: list[Sequence[Row]] = []
         try:
-            await self._run(";".join(statements), found)
+            for portion in portions(statements, self.portion_bytes):
+                await self._run(";".join(portion), found)
         except DuplicateKey as error:
             error.done = len(found)
             raise
@@ -91,6 +113,8 @@ class Connection:
     async def _run(
         self, sql: str, each: list[Sequence[Row]] | None = None
     ) -> tuple[int, Sequence[Row]]:
+        if len(sql) >= self._packet_bytes:
+            raise BatchRefused(f"{self._name} takes no statement of {len(sql)} bytes.")
         # Cut short, an answer would stay in the socket for whoever asks next.
         usable, self.usable = self.usable, False
         if not usable:
@@ -130,8 +154,10 @@ async def connect(
             )  # fmt: skip
     except Exception as error:
         raise translated(error, name) from error
-    connection = Connection(raw, name, settings.answer_seconds)
+    connection = Connection(raw, name, settings.answer_seconds, _LEAST_PACKET_BYTES)
     try:
+        ((packet_bytes,),) = await connection.rows("SELECT @@max_allowed_packet")
+        connection = Connection(raw, name, settings.answer_seconds, packet_bytes)
         for command in session:
             await connection.execute(command)
     except BaseException:
@@ -171,6 +197,8 @@ def translated(error: Exception, name: str) -> Exception:
         return DuplicateKey(str(error))
     if code in _ALREADY_MADE:
         return AlreadyMade(str(error))
+    if code == _TOO_LARGE or isinstance(error, errors.DataError):
+        return BatchRefused(f"{name} refuses: {error}.")
     if code in _FULL:
         return StorageFull()
     if code in _DAMAGED:

@@ -1,20 +1,18 @@
 """The hot store over all databases: each question goes to whoever holds the shard."""
 
 import asyncio
-from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Final, TypeVar
 
-from trunkline.adapters.mysql.append import (
-    AppendTransaction,
-    Committing,
-    ConversationKeys,
-    insert,
-)
-from trunkline.adapters.mysql.connection import Connection
+from trunkline.adapters.mysql.append import AppendTransaction, Committing, ConversationKeys
+from trunkline.adapters.mysql.bulk import found, insert, listed
+from trunkline.adapters.mysql.connection import Connection, Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.epochs import Epochs
 from trunkline.adapters.mysql.lists import Line, Outbox, conversations_of
-from trunkline.adapters.mysql.literals import bracketed, keys, literals, rows
+from trunkline.adapters.mysql.literals import bracketed, literal
+from trunkline.adapters.mysql.literals import key as key_literal
 from trunkline.adapters.mysql.rows import (
     CONVERSATION_COLUMNS,
     conversation_of,
@@ -27,6 +25,7 @@ from trunkline.adapters.mysql.sql import statement
 from trunkline.core.appending import Decision, Outcome, Refused
 from trunkline.core.ids import shard_hash, shard_of
 from trunkline.core.lanes import Lanes
+from trunkline.core.unsettled import Unsettled
 from trunkline.errors import DataDamaged, OutcomeUnknown, ShardMoved, TrunklineError
 from trunkline.model import (
     Conversation,
@@ -45,7 +44,11 @@ from trunkline.model import (
 from trunkline.ports.hot import Decide
 from trunkline.ports.readings import Reading
 
-_IDS_A_QUERY: Final = 1_000
+T = TypeVar("T")
+
+_MARKERS_AT_ONCE: Final = 1_000
+"""So many markers are one transaction, which holds their conversations."""
+_OFFSETS_AT_ONCE: Final = 5_000
 _TRIMMED_AT_ONCE: Final = 256
 """So long is a conversation held; its sends go on in the second lane meanwhile."""
 
@@ -63,8 +66,8 @@ class MysqlHotStore:
         self._shards = shards
         self._epochs = epochs
         self._outbox = outbox
-        self._unsettled: dict[Database, set[ConversationId]] = {
-            database: set() for database in shards.all
+        self._unsettled: dict[Database, Unsettled[ConversationId]] = {
+            database: Unsettled() for database in shards.all
         }
         self.lanes = Lanes([database.name for database in shards.all], shards.lanes())
         self._keys = ConversationKeys()
@@ -123,7 +126,7 @@ class MysqlHotStore:
         try:
             committed: Committing = await database.transaction(work)
         except (OutcomeUnknown, asyncio.CancelledError):
-            self._unsettled[database].update(draft.conversation for draft in batch)
+            self._unsettled[database].add(draft.conversation for draft in batch)
             raise
         epochs.learn(committed.epochs)
         await self._outbox.tell(database, committed.told)
@@ -135,17 +138,17 @@ class MysqlHotStore:
         A lost session may still be committing: the locks of its conversations tell when it is
         not. The transaction writes, so that its commit is confirmed as that one would be.
         """
-        unsettled = self._unsettled[database]
-        if not unsettled:
+        before = self._unsettled[database].now()
+        if not before:
             return
-        ids = sorted(unsettled)
+        ids = sorted(before)
 
         async def work(connection: Connection) -> None:
-            await connection.rows(statement("conversations_settled", lists={"ids": literals(ids)}))
+            await found(connection, "conversations_settled", "ids", map(literal, ids))
             await self._outbox.touch(connection)
 
         await database.transaction(work)
-        unsettled.difference_update(ids)
+        self._unsettled[database].settle(before)
 
     async def record(self, markers: Sequence[MarkerMove], offsets: Sequence[OffsetMove]) -> None:
         """Moves markers and offsets forward; a lower value changes nothing (I9).
@@ -161,19 +164,29 @@ class MysqlHotStore:
         recording: list[Awaitable[Collection[ShardMoved]]] = []
         for database, held in self._shards.by_key({key for key, _ in highest}).items():
             there = set(held)
-            moves = {pair: move for pair, move in highest.items() if move.key in there}
-            recording.append(self._move_markers(database, moves))
+            moves = [move for move in highest.values() if move.key in there]
+            recording.append(self._in_turn(self._move_markers, database, moves, _MARKERS_AT_ONCE))
         for database, users in self._shards.by_user({move.user for move in offsets}).items():
             concerned = set(users)
-            recording.append(
-                self._raise_offsets(database, [move for move in offsets if move.user in concerned])
-            )
+            raised = [move for move in offsets if move.user in concerned]
+            recording.append(self._in_turn(self._raise_offsets, database, raised, _OFFSETS_AT_ONCE))
         ended = await asyncio.gather(*recording, return_exceptions=True)
         for one in ended:
             if isinstance(one, BaseException):
                 raise one
             for refused in one:
                 raise refused
+
+    async def _in_turn(
+        self,
+        record: Callable[[Database, Sequence[T]], Awaitable[Collection[ShardMoved]]],
+        database: Database,
+        moves: Sequence[T],
+        most: int,
+    ) -> Collection[ShardMoved]:
+        """Records moves in transactions of so many each; what was refused of all of them."""
+        parts = [moves[start : start + most] for start in range(0, len(moves), most)]
+        return [refused for part in parts for refused in await record(database, part)]
 
     async def _raise_offsets(
         self, database: Database, moves: Sequence[OffsetMove]
@@ -194,15 +207,17 @@ class MysqlHotStore:
         return await self._epochs[database].transaction(set(shards.values()), work)
 
     async def _move_markers(
-        self, database: Database, moves: Mapping[tuple[ConversationKey, UserId], MarkerMove]
+        self, database: Database, moves: Sequence[MarkerMove]
     ) -> Collection[ShardMoved]:
         async def work(
             connection: Connection, moved: Mapping[int, ShardMoved]
         ) -> tuple[Sequence[Line], Collection[ShardMoved]]:
-            held = {pair: move for pair, move in moves.items() if shard_of(move.key) not in moved}
+            held = {
+                (move.key, move.user): move for move in moves if shard_of(move.key) not in moved
+            }
             return await self._write_markers(connection, held) if held else (), moved.values()
 
-        shards = {shard_of(key) for key, _ in moves}
+        shards = {shard_of(move.key) for move in moves}
         lines, refused = await self._epochs[database].transaction(shards, work)
         await self._outbox.tell(database, lines)
         return refused
@@ -212,14 +227,13 @@ class MysqlHotStore:
         connection: Connection,
         moves: Mapping[tuple[ConversationKey, UserId], MarkerMove],
     ) -> Sequence[Line]:
-        wanted = {"keys": keys(sorted({key for key, _ in moves}))}
-        locked = await connection.rows(statement("conversations_locked", lists=wanted))
-        conversations = {found.key: found for found in map(conversation_of, locked)}
-        pairs = rows(sorted(moves))
+        wanted = map(key_literal, sorted({key for key, _ in moves}))
+        locked = await found(connection, "conversations_locked", "keys", wanted)
+        conversations = {row.key: row for row in map(conversation_of, locked)}
         values = []
         lines = []
-        for found in await connection.rows(statement("members_of", lists={"pairs": pairs})):
-            key, member = ConversationKey(found[0]), member_of(found)
+        for row in await found(connection, "members_of", "pairs", map(bracketed, sorted(moves))):
+            key, member = ConversationKey(row[0]), member_of(row)
             move, conversation = moves[key, member.user], conversations.get(key)
             if conversation is not None and member.marker < move.seq <= conversation.head:
                 values.append(member_row(key, member.marked(move.seq, move.countable)))
@@ -253,18 +267,15 @@ class MysqlHotStore:
     ) -> Mapping[ConversationId, tuple[Conversation, Member]]:
         """Row and the user's member row of those conversations that know the user."""
         self._check_held(map(shard_hash, ids))
-        questions = [
-            (database, statement("views", user=user, lists={"ids": literals(part)}))
+        rows = await _asked(
+            (database, listed("views", "ids", map(literal, there), user=user))
             for database, there in self._shards.by_conversation(ids).items()
-            for part in _parts(there)
-        ]
-        answers = await asyncio.gather(*(database.query(text) for database, text in questions))
-        found: dict[ConversationId, tuple[Conversation, Member]] = {}
-        for answer in answers:
-            for row in answer:
-                conversation = conversation_of(row[:CONVERSATION_COLUMNS])
-                found[conversation.id] = (conversation, member_of(row[CONVERSATION_COLUMNS:]))
-        return found
+        )
+        views: dict[ConversationId, tuple[Conversation, Member]] = {}
+        for row in rows:
+            conversation = conversation_of(row[:CONVERSATION_COLUMNS])
+            views[conversation.id] = (conversation, member_of(row[CONVERSATION_COLUMNS:]))
+        return views
 
     async def members(self, key: ConversationKey) -> Mapping[UserId, Member]:
         """All members, present and gone."""
@@ -298,14 +309,12 @@ class MysqlHotStore:
     async def rows(self, keys: Sequence[ConversationKey]) -> Sequence[Conversation]:
         """Rows of those conversations that exist, in the keys' order: a `ports.heads.Heads`."""
         self._check_held(map(shard_of, keys))
-        answers = await asyncio.gather(
-            *(
-                database.query(statement("conversations", lists={"keys": literals(there)}))
-                for database, there in self._shards.by_key(keys).items()
-            )
+        rows = await _asked(
+            (database, listed("conversations", "keys", map(key_literal, there)))
+            for database, there in self._shards.by_key(keys).items()
         )
-        found = {row.key: row for answer in answers for row in map(conversation_of, answer)}
-        return [found[key] for key in keys if key in found]
+        there = {row.key: row for row in map(conversation_of, rows)}
+        return [there[key] for key in keys if key in there]
 
     async def conversations_of(
         self, user: UserId, *, changed_after: int = 0
@@ -329,5 +338,9 @@ class MysqlHotStore:
                 epochs.check(asked)
 
 
-def _parts(ids: Sequence[ConversationId]) -> Sequence[Sequence[ConversationId]]:
-    return [ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY)]
+async def _asked(questions: Iterable[tuple[Database, Sequence[str]]]) -> Iterable[Row]:
+    """The rows of all answers; no more questions are under way than sessions read."""
+    answers = await asyncio.gather(
+        *(database.query(text) for database, texts in questions for text in texts)
+    )
+    return chain.from_iterable(answers)

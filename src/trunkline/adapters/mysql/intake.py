@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from trunkline.adapters.mysql.append import insert
+from trunkline.adapters.mysql.bulk import insert
 from trunkline.adapters.mysql.connection import Connection, DuplicateKey
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.epochs import Epochs

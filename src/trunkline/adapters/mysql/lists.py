@@ -10,10 +10,11 @@ from typing import Final
 import msgspec
 import structlog
 
+from trunkline.adapters.mysql.bulk import found, insert, listed
 from trunkline.adapters.mysql.connection import Connection, Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.epochs import Epochs
-from trunkline.adapters.mysql.literals import bracketed, literals, rows
+from trunkline.adapters.mysql.literals import bracketed, literal
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.core.ids import shard_hash
@@ -60,9 +61,7 @@ class Outbox:
 
     async def write(self, connection: Connection, lines: Sequence[Line]) -> None:
         """Puts rows into the conversation's transaction."""
-        if lines:
-            values = ",".join(self.rows(lines))
-            await connection.execute(statement("outbox_insert", lists={"rows": values}))
+        await insert(connection, "outbox_insert", self.rows(lines))
 
     def rows(self, lines: Sequence[Line]) -> list[str]:
         """The rows in SQL."""
@@ -150,7 +149,8 @@ class Outbox:
 
     async def erase(self, connection: Connection, numbers: Sequence[int]) -> None:
         """Takes rows out in a transaction on the database where they stand."""
-        await connection.execute(statement("outbox_delete", lists={"numbers": literals(numbers)}))
+        for text in listed("outbox_delete", "numbers", map(literal, numbers)):
+            await connection.execute(text)
 
     async def _forget(self, origin: Database, numbers: Sequence[int]) -> None:
         async def work(connection: Connection) -> None:
@@ -173,16 +173,15 @@ async def _raise_versions(connection: Connection, lines: Sequence[Line]) -> None
     for line in lines:
         by_user[line.user][line.key] = line.conversation
     users = sorted(by_user)
-    first = rows((user, 1) for user in users)
-    await connection.execute(statement("user_version_raise", lists={"rows": first}))
-    found = await connection.rows(statement("user_versions", lists={"users": literals(users)}))
-    versions = {UserId(user.decode()): version for user, version in found}
+    await insert(connection, "user_version_raise", [bracketed((user, 1)) for user in users])
+    raised = await found(connection, "user_versions", "users", map(literal, users))
+    versions = {UserId(user.decode()): version for user, version in raised}
     values = [
-        (user, key, conversation, versions[user])
+        bracketed((user, key, conversation, versions[user]))
         for user in users
         for key, conversation in sorted(by_user[user].items())
     ]
-    await connection.execute(statement("user_conversation_put", lists={"rows": rows(values)}))
+    await insert(connection, "user_conversation_put", values)
 
 
 async def conversations_of(

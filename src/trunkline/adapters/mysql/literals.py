@@ -18,13 +18,18 @@ def literals(values: Iterable[Value]) -> str:
     return ",".join(map(literal, values))
 
 
-def keys(values: Iterable[int]) -> str:
-    """A list of conversation keys, without brackets.
+def key(value: int) -> str:
+    """A conversation key in a list of them.
 
     In decimal, some would be signed to MariaDB and some not: it would compare all of them as
     fractions, read every row of the table, and lock what it reads.
     """
-    return ",".join(f"0x{value:016x}" for value in values)
+    return f"0x{value:016x}"
+
+
+def keys(values: Iterable[int]) -> str:
+    """A list of conversation keys, without brackets."""
+    return ",".join(map(key, values))
 
 
 def bracketed(values: Iterable[Value]) -> str:
