@@ -20,7 +20,7 @@ from msgspec import inspect
 from prometheus_client.metrics import MetricWrapperBase
 
 from trunkline.config import Config
-from trunkline.core import digest
+from trunkline.core import digest, ranges
 from trunkline.errors import BY_CODE
 from trunkline.model import Entry, Kind, StoreLife
 from trunkline.services.metrics import Metrics
@@ -54,7 +54,17 @@ OFF_THE_WIRE = {
     "token_keys_wrong",
     "unreachable",
 }
-INNER = [frames.Range, frames.Limits, frames.Ack, Entry, frames.Run, frames.Changed, StoreLife]
+INNER = [
+    frames.Range,
+    frames.Limits,
+    frames.Ack,
+    Entry,
+    frames.Run,
+    frames.Changed,
+    frames.HeldPart,
+    frames.RangeParts,
+    StoreLife,
+]
 CLIENT_FRAMES: tuple[type[msgspec.Struct], ...] = frames.ClientFrame.__args__
 SERVER_FRAMES: tuple[type[msgspec.Struct], ...] = frames.ServerFrame.__args__
 
@@ -81,6 +91,8 @@ def type_name(kind: inspect.Type) -> str:
             return "number"
         case inspect.BoolType():
             return "boolean"
+        case inspect.BytesType():
+            return "bytes"
         case inspect.TupleType(item_types=items):
             return " and ".join(type_name(item) for item in items)
         case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
@@ -337,6 +349,29 @@ def test_the_worked_example_of_the_vector_digest_is_right() -> None:
     rows.append(("both", f"`{total:032x}`"))
     assert table(section("### The vector digest")) == rows
     assert sync.vector_digest == f"{total:032x}" == digest.to_hex(digest.vector_digest(sync.vector))
+
+
+def test_the_worked_example_of_the_ranges_is_right() -> None:
+    found = [decoded(e) for e in examples(section("### sync"))]
+    (whole,) = (f for f in found if isinstance(f, frames.Sync) and f.vector)
+    (in_parts,) = (f for f in found if isinstance(f, frames.Sync) and f.parts)
+    assert whole.vector
+    assert in_parts.parts
+    rows, sums = [], []
+    for conversation, seq in whole.vector.items():
+        place = blake2b(conversation.encode(), digest_size=8).hexdigest()
+        number, part = int(place, 16) >> 56, int(place, 16) >> 51
+        term = blake2b(seq.to_bytes(8, "big") + conversation.encode(), digest_size=16).hexdigest()
+        rows.append((f"place of `{conversation}`", f"`{place}`: range {number}, part {part}"))
+        sums.append((f"sum of range {number} and of part {part}", f"`{term[16:]}`"))
+        assert ranges.part_of(ranges.place_of(conversation)) == part
+        held = bytes.fromhex(place) + seq.to_bytes(8, "big")
+    assert table(section("### Comparing vectors")) == [
+        *rows,
+        *sums,
+        ("all other sums", f"`{0:016x}`"),
+    ]
+    assert [(one.part, one.held) for one in in_parts.parts] == [(part, held)]
 
 
 # --- docs/reference ---------------------------------------------------------------------

@@ -30,7 +30,7 @@ from trunkline.model import (
     UserId,
     WorkerId,
 )
-from trunkline.services.comparing import Asked, CachedComparison
+from trunkline.services.comparing import CachedComparison
 from trunkline.services.leases import Leases
 from trunkline.services.metrics import Metrics
 from trunkline.testing.clock import SimulatedClock
@@ -140,7 +140,7 @@ class Worker:
             story.hot,
             self.reached,  # type: ignore[arg-type]
             self.reached, self.leases, self.metrics,
-            lane_of=lambda _: 0, most_lines=100,
+            lane_of=lambda _: 0, most_bytes=100_000,
         )  # fmt: skip
 
     def found_in(self, tier: str) -> float:
@@ -164,11 +164,11 @@ class Worker:
         self._story.acked[id_] = max(self._story.acked[id_], row.head)
 
     async def sync(self) -> None:
-        """An endpoint that holds all that is acknowledged but for the last entry."""
+        """What an endpoint is compared with then is no older than what was acknowledged."""
         acked = dict(self._story.acked)
-        held = {id_: Seq(seq - 1) for id_, seq in acked.items()}
-        found, *_ = await self._comparison.changed(ANN, Asked(held, 10, -1, 10))
-        assert {row.id for row, _ in found} >= {id_ for id_, seq in acked.items() if seq > 0}
+        async with self._comparison.locked(ANN) as listing:
+            await self._comparison.refresh(ANN, listing)
+            assert all(listing.ends.of(id_) >= seq for id_, seq in acked.items())
 
 
 class Story:

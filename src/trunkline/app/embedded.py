@@ -43,6 +43,7 @@ async def serve(config: Config, *, on_listening: Callable[[Listening], None]) ->
             secrets.randbits,
             identity=opened.identity,
             readings=cached.readings(),
+            head_changes=opened.hot.head_changes,
         )
         await run_server(
             config, stores, archives=True,

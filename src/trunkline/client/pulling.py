@@ -1,8 +1,8 @@
 """Drives sync and pull over one connection, as far as the policy wants it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple
 
 from trunkline.client.backoff import Backoff
 from trunkline.client.connection import Connection, ConnectionLost, wait_for
@@ -10,10 +10,11 @@ from trunkline.client.endpoint import Endpoint
 from trunkline.client.policy import SyncPolicy
 from trunkline.client.sending import MOVED_MAX
 from trunkline.core.digest import to_hex
+from trunkline.core.ranges import pack_sums
 from trunkline.errors import ConversationShredded, ProtocolError, ShardMoved, TrunklineError
 from trunkline.model import ConversationId, Seq
 from trunkline.ports.clock import Clock
-from trunkline.wire.frames import Pull, Pulled, Range, Sync, Synced
+from trunkline.wire.frames import HeldPart, Pull, Pulled, Range, Sync, Synced
 
 RANGES_MAX: Final = 64
 """So many conversations are asked for in one pull."""
@@ -23,6 +24,17 @@ UNWRITTEN_ENTRIES_MAX: Final = 8192
 """Past this, pulling waits until the local store has caught up."""
 TRIES_MAX: Final = 8
 """So many retryable errors in a row end the connection."""
+
+PROOFS_MAX: Final = 300
+"""So often a server may ask for more of the vector before it answers: it has 256 ranges."""
+
+
+class _Proof(NamedTuple):
+    """What a `sync` says of the vector besides its digest."""
+
+    vector: dict[ConversationId, Seq] | None = None
+    range_sums: bytes | None = None
+    parts: list[HeldPart] | None = None
 
 
 class Pulling:
@@ -35,8 +47,11 @@ class Pulling:
         policy: SyncPolicy,
         clock: Clock,
         uniform: Callable[[], float],
+        settle: Callable[[], Awaitable[None]],
     ) -> None:
+        """`settle`: saves and confirms what came."""
         self._endpoint = endpoint
+        self._settle = settle
         self._connection = connection
         self._policy = policy
         self._clock = clock
@@ -100,32 +115,43 @@ class Pulling:
     async def _sync(self) -> None:
         replica = self._endpoint.replica
         replica.sync_wanted = False
-        digest = to_hex(replica.vector_digest())
-        vector: dict[ConversationId, Seq] | None = None
-        cursor, following = replica.cursor, ""
+        if replica.has_unconfirmed:  # the server's offsets then equal what is held
+            await self._settle()
+        cursor, following, steps = replica.cursor, "", 0
+        proof = _Proof()
         while True:
-            answer = await self._ask_sync(cursor, digest, vector, following)
+            answer = await self._ask_sync(cursor, following, proof)
             if answer.vector_wanted:
-                if vector is not None or following:
-                    raise ProtocolError("The server asks for the vector that it was sent.")
-                vector = replica.vector()
+                steps += 1
+                if steps > PROOFS_MAX:
+                    raise ProtocolError("The server asks for the vector again and again.")
+                proof = await self._prove(answer)
                 continue
-            vector = None
+            proof, steps = _Proof(), 0
             replica.changed(answer.conversations)
             following = answer.next
             if not following:
                 replica.sync_ended(answer.cursor)
                 return
 
-    async def _ask_sync(
-        self,
-        cursor: int,
-        digest: str,
-        vector: dict[ConversationId, Seq] | None,
-        following: str,
-    ) -> Synced:
+    async def _prove(self, answer: Synced) -> "_Proof":
+        """What the server must be sent before it can answer: no more than it lacks."""
+        vector = self._endpoint.replica.vector()
+        if not answer.ranges_wanted and not answer.parts_wanted:
+            return _Proof(vector=dict(vector.seqs))
+        for _ in vector.divide():
+            await asyncio.sleep(0)
+        if not answer.parts_wanted:
+            return _Proof(range_sums=pack_sums(vector.sums()))
+        unlike = [vector.unlike(one.range, one.sums) for one in answer.parts_wanted]
+        return _Proof(parts=[HeldPart(*part) for parts in unlike for part in parts.items()])
+
+    async def _ask_sync(self, cursor: int, following: str, proof: "_Proof") -> Synced:
+        digest = to_hex(self._endpoint.replica.vector().digest)
         answer = await self._connection.request(
-            lambda number: Sync(number, cursor, digest, vector, following)
+            lambda number: Sync(
+                number, cursor, digest, proof.vector, following, proof.range_sums, proof.parts
+            )
         )
         if not isinstance(answer, Synced):
             raise ProtocolError("A sync was answered with something else.")

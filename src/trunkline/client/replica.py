@@ -13,9 +13,10 @@ import msgspec
 from trunkline.client.held import Held
 from trunkline.client.policy import Behind
 from trunkline.client.store import Changes, Copy
-from trunkline.core.digest import from_bytes, move_vector, vector_digest
+from trunkline.core.digest import from_bytes
+from trunkline.core.ranges import Vector
 from trunkline.errors import ConversationShredded, DigestMismatch, ProtocolError, TrunklineError
-from trunkline.model import NO_DIGEST, ConversationId, Digest, Entry, Seq, UserId
+from trunkline.model import NO_DIGEST, ConversationId, Entry, Seq, UserId
 from trunkline.wire.frames import Changed, Run
 
 GAP_SECONDS: Final = 0.1
@@ -75,8 +76,8 @@ class Replica:
         self._dirty: dict[ConversationId, None] = {}
         self._dropped: dict[ConversationId, None] = {}
         self._unconfirmed: dict[ConversationId, None] = {}
-        self._vector_base = {c: h.vector_seq for c, h in self.held.items()}
-        self._vector_digest = vector_digest(self._vector_base)
+        self._vector = Vector()
+        self._moved: dict[ConversationId, None] = dict.fromkeys(self.held)
         for conversation, held in self.held.items():
             if held.head > held.last:
                 self._behind[conversation] = 0.0
@@ -247,18 +248,15 @@ class Replica:
         """Whether there is something to write."""
         return bool(self._dirty or self._dropped)
 
-    def vector(self) -> dict[ConversationId, Seq]:
-        """The last contiguous seq of every copy that holds something."""
-        return {c: seq for c, h in self.held.items() if (seq := h.vector_seq)}
+    def vector(self) -> Vector:
+        """The last contiguous seq of every copy, at the cost of what moved since the last call.
 
-    def vector_digest(self) -> Digest:
-        """The digest of `vector()`, at the cost of what moved since the last call."""
-        for conversation, held in self.held.items():
-            old = self._vector_base.get(conversation, Seq(0))
-            if old != (new := held.vector_seq):
-                self._vector_digest = move_vector(self._vector_digest, conversation, old, new)
-                self._vector_base[conversation] = new
-        return self._vector_digest
+        It moves only when it is asked for.
+        """
+        for conversation in self._moved:
+            self._vector.move(conversation, self.held[conversation].vector_seq)
+        self._moved.clear()
+        return self._vector
 
     def mark(self, conversation: ConversationId, seq: Seq, read: int) -> None:
         """The person has seen everything up to `seq`, which are `read` messages more."""
@@ -337,6 +335,7 @@ class Replica:
         else:
             runs.append(entries)
         self.unwritten_entries += len(entries)
+        self._moved[conversation] = None
         self._dirty[conversation] = None
         self._unconfirmed[conversation] = None
         self._deliver(conversation, entries)
@@ -371,6 +370,7 @@ class Replica:
         parts = self._runs.pop(held.conversation, [])
         self.unwritten_entries -= sum(map(len, parts))
         self._dropped[held.conversation] = None
+        self._moved[held.conversation] = None
         self._dirty[held.conversation] = None
 
     def _change(self, change: Changed) -> None:

@@ -85,7 +85,9 @@ class Session:
             window=window,
             keeps_copies=push,
         )
-        self._pulling = Pulling(endpoint, connection, policy, clock, uniform)
+        self._pulling = Pulling(
+            endpoint, connection, policy, clock, uniform, self._save_and_confirm
+        )
         self._dirty = asyncio.Event()
         self._full = asyncio.Event()
 
@@ -122,16 +124,10 @@ class Session:
     def _work(self) -> list[Callable[[], Awaitable[None]]]:
         work: list[Callable[[], Awaitable[None]]] = [self._keep]
         if self._push:
-            work.append(self._sync_and_pull)
+            work.append(self._pulling.run)
         if self._new_token is not None and self._token_seconds > 0:
             work.append(self._refresh)
         return work
-
-    async def _sync_and_pull(self) -> None:
-        # First what was left over, so that the sync finds the server's offsets equal to ours.
-        if self._endpoint.replica.has_unconfirmed:
-            await self._save_and_confirm()
-        await self._pulling.run()
 
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         """What fails in the background ends the connection, and `run` raises it."""

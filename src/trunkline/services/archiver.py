@@ -23,6 +23,7 @@ from trunkline.services.troubles import Troubles
 
 _log = structlog.get_logger("trunkline.archiver")
 _LEASE_SECONDS = 60.0
+_METADATA_REMEMBERED = 50_000
 _BACK_OFF_SECONDS = 5.0
 _AWAY_SECONDS = 5.0
 """Mean pause before the cold tier is asked again; between half and one and a half of it, so
@@ -94,7 +95,7 @@ class Archiver:
         self._away = False
         self._pace = Pace(settings.archive_entries_per_second)
         self._looked = clock.monotonic()
-        self._copier = Copier(hot, cold, sealer, most_conversations=settings.endpoint_vectors)
+        self._copier = Copier(hot, cold, sealer, most_conversations=_METADATA_REMEMBERED)
         self._closing = asyncio.Event()
         self._cold_troubles = Troubles(_log, "cold_tier_away")
         self._troubles = Troubles(_log, "archiver_waits")

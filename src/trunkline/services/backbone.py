@@ -14,6 +14,7 @@ from trunkline.ports.authenticator import Authenticator, Grant
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.clock import Clock
 from trunkline.ports.cold import ColdStore
+from trunkline.ports.head_changes import HeadChanges
 from trunkline.ports.hot import HotStore
 from trunkline.ports.identity import Identity
 from trunkline.ports.outlet import Outlet
@@ -51,7 +52,8 @@ _EVICT_SECONDS = 30.0
 class Stores(msgspec.Struct, frozen=True):
     """The ports that a worker stands on.
 
-    `cluster`: there where others share the tiers. `identity`: there where the store knows it.
+    `cluster`: there where others share the tiers, `head_changes` where none do. `identity`: there
+    where the store knows it.
     """
 
     hot: HotStore
@@ -66,6 +68,7 @@ class Stores(msgspec.Struct, frozen=True):
     cluster: Cluster | None = None
     identity: Identity | None = None
     readings: Sequence[Reading] = ()
+    head_changes: HeadChanges | None = None
     health: Sequence[TierHealth] = ()
 
 
@@ -127,7 +130,7 @@ class Backbone:
         self.syncs = Syncs(
             hot, cached, self._comparison(), sealer, self._views, self._offsets, metrics,
             page_conversations=settings.sync_page_conversations,
-            most_vectors=settings.endpoint_vectors,
+            most_offsets=settings.offsets_per_frame,
         )  # fmt: skip
         self.markers = Markers(
             hot, self._views, reader, self.registry, queue=settings.append_queue,
@@ -145,11 +148,13 @@ class Backbone:
     def _comparison(self) -> Comparison:
         stores, crossing = self._stores, self._crossing
         if stores.cluster is None or crossing is None:
-            return StoredComparison(stores.hot)
+            return StoredComparison(
+                stores.hot, stores.head_changes, most_bytes=self.settings.sync_bytes
+            )
         return CachedComparison(
             stores.hot, stores.cluster.heads, stores.cached, stores.cluster.cached_heads,
             crossing.leases, self.metrics, lane_of=stores.lanes.of,
-            most_lines=self.settings.list_lines,
+            most_bytes=self.settings.sync_bytes,
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -211,6 +216,12 @@ class Backbone:
         self.metrics.connections.set(self.registry.count)
         return grant, connection
 
+    def detach(self, connection: Connection) -> None:
+        """The connection is gone."""
+        self.registry.detach(connection)
+        self.syncs.closed(connection)
+        self.metrics.connections.set(self.registry.count)
+
     async def register(self, connection: Connection) -> None:
         """From now on the connection is pushed what its user may see."""
         if not connection.push:
@@ -248,7 +259,7 @@ class Backbone:
             expires_ms,
             Limits(
                 s.body_bytes, s.frame_bytes, s.group_members, s.users_per_operation,
-                s.open_requests, s.sends_per_second, s.send_burst,
+                s.open_requests, s.sends_per_second, s.send_burst, s.offsets_per_frame,
             ),
             self._life,
         )  # fmt: skip

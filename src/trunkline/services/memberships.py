@@ -18,9 +18,10 @@ from trunkline.model import Conversation, ConversationId, ConversationKey, Membe
 from trunkline.ports.heads import Heads
 from trunkline.ports.hot import HotStore
 from trunkline.services.metrics import Metrics
+from trunkline.services.pacing import portions
 from trunkline.services.registry import Connection, Registry
 from trunkline.services.troubles import Troubles
-from trunkline.services.watching import Watching, portions
+from trunkline.services.watching import Watching
 from trunkline.wire.frames import Notice
 
 _log = structlog.get_logger("trunkline.memberships")

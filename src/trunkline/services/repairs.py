@@ -30,10 +30,11 @@ from trunkline.ports.heads import Heads
 from trunkline.ports.hot import HotStore
 from trunkline.services.memberships import Memberships
 from trunkline.services.metrics import Metrics
+from trunkline.services.pacing import portions
 from trunkline.services.publishing import Publisher
 from trunkline.services.registry import Registry
 from trunkline.services.troubles import Troubles
-from trunkline.services.watching import Watching, portions
+from trunkline.services.watching import Watching
 from trunkline.wire.frames import Notice
 
 _log = structlog.get_logger("trunkline.repairs")

@@ -120,8 +120,7 @@ class ClientSession:
         self._protocol.close()
         self._requests.clear()
         if self._connection is not None:
-            self._backbone.registry.detach(self._connection)
-            self._backbone.metrics.connections.set(self._backbone.registry.count)
+            self._backbone.detach(self._connection)
 
     def _enqueue(self, frame: Request) -> None:
         if isinstance(frame, Hello):

@@ -103,19 +103,17 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "by then an erasure shows in every worker."
         ),
     ] = 60.0
-    endpoint_vectors: Annotated[
+    sync_bytes: Annotated[
         Positive,
         msgspec.Meta(
-            description="Endpoints whose read offsets stay in memory; longest idle go first."
+            description="Memory for users' conversation lists and their endpoints' read offsets, "
+            "about; those of users who synced longest ago go first."
         ),
-    ] = 50_000
-    list_lines: Annotated[
+    ] = 256 * 1024 * 1024
+    offsets_per_frame: Annotated[
         Positive,
-        msgspec.Meta(
-            description="Among several workers: lines of users' conversation lists that stay in "
-            "memory, 300 B each; those of users who synced longest ago go first."
-        ),
-    ] = 500_000
+        msgspec.Meta(description="Most conversations in one `confirm`, or in a `vector`."),
+    ] = 20_000
     heartbeat_seconds: Annotated[
         Seconds,
         msgspec.Meta(

@@ -1,74 +1,42 @@
-"""Sync by comparison: heads against an endpoint's read offsets (DESIGN section 4)."""
+"""Sync by comparison: where views end against what an endpoint holds (DESIGN section 4)."""
 
-from collections import OrderedDict
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
+from typing import Final
 
-import msgspec
-
-from trunkline.core.digest import move_vector, to_hex, vector_digest
+from trunkline.core.digest import to_hex
 from trunkline.core.envelope import name_associated_data
+from trunkline.core.ranges import PARTS, Vector, unpack_sums
 from trunkline.core.views import View, check_position, view_of
-from trunkline.errors import InvalidRange
+from trunkline.errors import InvalidInput
 from trunkline.model import (
+    NO_DIGEST,
     NO_SEQ,
     Conversation,
     ConversationId,
     ConversationKey,
-    Digest,
-    EndpointId,
     Member,
     OffsetMove,
     Seq,
-    UserId,
+    UserConversation,
 )
 from trunkline.ports.cached import CachedTier
 from trunkline.ports.hot import HotStore
 from trunkline.ports.sealer import Sealer
 from trunkline.services.access import Access, Views
-from trunkline.services.comparing import Asked, Comparison
+from trunkline.services.answers import Answer, Answers, Position, position_of
+from trunkline.services.comparing import Comparison, Row
 from trunkline.services.durable_offsets import DurableOffsets
+from trunkline.services.listings import Listing, Offsets
 from trunkline.services.metrics import Metrics
-from trunkline.services.pulls import encode_position, position_bytes
+from trunkline.services.pacing import paced, step_by_step
 from trunkline.services.registry import Connection
-from trunkline.wire.frames import Changed, Confirm, Sync, Synced
+from trunkline.wire.frames import Changed, Confirm, HeldPart, RangeParts, Sync, Synced
 
-
-class _Position(msgspec.Struct, array_like=True, frozen=True):
-    """Where a long answer goes on: behind this key, to this cursor."""
-
-    cursor: int
-    key: int
-
-
-class _Vector:
-    """An endpoint's read offsets by conversation, with the digest over them."""
-
-    __slots__ = ("digest", "offsets")
-
-    def __init__(self, offsets: dict[ConversationId, Seq]) -> None:
-        self.offsets = offsets
-        self.digest: Digest = vector_digest(offsets)
-
-    def move(self, conversation: ConversationId, seq: Seq) -> None:
-        old = self.offsets.get(conversation, NO_SEQ)
-        self.offsets[conversation] = seq
-        self.digest = move_vector(self.digest, conversation, old, seq)
-
-
-class _Endpoint(NamedTuple):
-    user: UserId
-    endpoint: EndpointId
-
-
-_decode_position = msgspec.msgpack.Decoder(_Position).decode
-
-
-def _position(frame: Sync) -> _Position:
-    try:
-        return _decode_position(position_bytes(frame.next))
-    except msgspec.MsgspecError:
-        raise InvalidRange("`next` is not what an earlier answer gave.") from None
+_RECORDED_MOST: Final = 500
+"""So many of the offsets that a sync proves are recorded; the others are only remembered."""
+_DESCRIBED_AT_ONCE: Final = 50
+_NOTHING_HELD: Final = to_hex(NO_DIGEST)
 
 
 class Syncs:
@@ -85,8 +53,9 @@ class Syncs:
         metrics: Metrics,
         *,
         page_conversations: int,
-        most_vectors: int,
+        most_offsets: int,
     ) -> None:
+        """`most_offsets`: of one frame."""
         self._hot = hot
         self._cached = cached
         self._comparison = comparison
@@ -95,39 +64,237 @@ class Syncs:
         self._durable = durable
         self._metrics = metrics
         self._page_conversations = page_conversations
-        self._vectors: OrderedDict[_Endpoint, _Vector] = OrderedDict()
-        self._most_vectors = most_vectors
+        self._most_offsets = most_offsets
+        self._answers = Answers()
+
+    def closed(self, connection: Connection) -> None:
+        """The connection is gone."""
+        self._answers.drop(connection)
 
     async def sync(self, connection: Connection, frame: Sync) -> Synced:
-        """One page of what changed, or the wish for the endpoint's vector."""
-        vector = await self._vector(connection)
-        if frame.vector is not None:
-            vector = await self._take_vector(connection, frame.vector, vector)
-        elif not frame.next and frame.vector_digest != to_hex(vector.digest):
-            return Synced(frame.request, vector_wanted=True)
-        start = _position(frame) if frame.next else None
-        compared = await self._comparison.changed(
-            connection.user,
-            Asked(
-                vector.offsets, frame.cursor, start.key if start else -1, self._page_conversations
-            ),
-        )
-        cursor = start.cursor if start else compared.version or frame.cursor
-        self._metrics.syncs.inc()
-        return Synced(
-            frame.request,
-            cursor,
-            [self._describe(*row) for row in compared.rows],
-            encode_position(_Position(cursor, compared.rows[-1][0].key)) if compared.more else "",
-        )
+        """A page of what changed, or what the endpoint must send first.
+
+        A page goes on in the answer that it belongs to. If that is not kept any more, the
+        endpoint is compared anew, and only what lies behind the page's position is listed.
+        """
+        start = position_of(frame.next) if frame.next else None
+        answer = self._answers.of(connection)
+        if start is not None and answer is not None and start.answer == answer.number:
+            return await self._page(connection, frame.request, answer, start.key)
+        async with self._comparison.locked(connection.user) as listing:
+            if frame.parts is None or answer is None or answer.listing is not listing:
+                await self._comparison.refresh(connection.user, listing)
+                answer = self._answers.begin(
+                    listing, frame.cursor, start or Position(listing.version or frame.cursor)
+                )
+            wanted = await self._compare(connection, frame, listing, answer)
+            if wanted is not None:
+                return wanted
+            answer.settle()
+        return await self._page(connection, frame.request, answer, answer.after_key)
 
     async def confirm(self, connection: Connection, frame: Confirm) -> None:
         """Raises the endpoint's read offsets; raises `NotMember`, `AheadOfHead` (I9)."""
-        access = await self._views.of_many(connection.user, frame.offsets.keys())
+        self._check_count(frame.offsets)
+        access: dict[ConversationId, Access] = {}
+        async for some in paced(list(frame.offsets)):
+            access |= await self._views.of_many(connection.user, some)
         for conversation, seq in frame.offsets.items():
             check_position(access[conversation].view, seq)
-        vector = await self._vector(connection)
-        await self._raise(connection, access, frame.offsets, vector)
+        async with self._comparison.locked(connection.user) as listing:
+            offsets = listing.endpoints.get(connection.endpoint)
+            raised = frame.offsets
+            if offsets is not None:
+                raised = _raise(offsets, frame.offsets)
+            await self._record(connection, access, raised)
+
+    # --- comparing ------------------------------------------------------------------------
+
+    async def _compare(
+        self, connection: Connection, frame: Sync, listing: Listing, answer: Answer
+    ) -> Synced | None:
+        """Finds what lies beyond what the endpoint holds, or says what must be sent for that."""
+        offsets, ends = await self._offsets(connection, listing), listing.ends
+        told = frame.vector
+        if told is None and frame.vector_digest == _NOTHING_HELD:
+            told = {}
+        if told is not None:
+            await self._take(connection, listing, answer, await self._clipped(told, ends))
+        elif frame.parts is not None and answer.asked:
+            held = _held_in_parts(frame.parts, answer.asked, ends)
+            await self._take(connection, listing, answer, held)
+            return self._want_parts(connection, frame, listing, answer)
+        elif frame.vector_digest == to_hex(ends.digest):
+            await self._prove(connection, listing)
+        elif frame.vector_digest == to_hex(await offsets.digest()):
+            answer.behind = offsets.behind(ends.seqs.keys())
+        elif frame.range_sums is not None:
+            sums = unpack_sums(frame.range_sums)
+            await step_by_step(ends.divide())
+            if list(sums) == ends.sums():  # by chance, since the digests differ
+                return Synced(frame.request, vector_wanted=True)
+            proven = await _compare_ranges(sums, ends, offsets, answer)
+            await self._prove(connection, listing, proven)
+            return self._want_parts(connection, frame, listing, answer)
+        else:
+            return Synced(frame.request, vector_wanted=True, ranges_wanted=True)
+        return None
+
+    async def _clipped(
+        self, told: Mapping[ConversationId, Seq], ends: Vector
+    ) -> dict[ConversationId, Seq]:
+        """What an endpoint says it holds of everything, nothing beyond the ends of the views."""
+        self._check_count(told)
+        held: dict[ConversationId, Seq] = {}
+        async for some in paced(list(ends.seqs.items())):
+            held.update((c, min(end, told.get(c, NO_SEQ))) for c, end in some)
+        return held
+
+    async def _take(
+        self,
+        connection: Connection,
+        listing: Listing,
+        answer: Answer,
+        held: Mapping[ConversationId, Seq],
+    ) -> None:
+        """What the endpoint says it holds counts from now on; recorded offsets only rise (I9)."""
+        offsets, end_of = listing.endpoints[connection.endpoint], listing.ends.of
+        raised: dict[ConversationId, Seq] = {}
+        async for some in paced(list(held.items())):
+            for conversation, seq in some:
+                if seq < end_of(conversation):
+                    answer.behind[conversation] = seq
+                if len(raised) < _RECORDED_MOST and seq > offsets.of(conversation):
+                    raised[conversation] = seq
+            offsets.tell(some)
+        await self._record_seen(connection, raised)
+
+    async def _prove(
+        self,
+        connection: Connection,
+        listing: Listing,
+        ranges: Sequence[int] | None = None,
+    ) -> None:
+        """The endpoint holds all of these ranges, or of everything."""
+        offsets, ends = listing.endpoints[connection.endpoint], listing.ends
+        held = [ends.seqs.keys()] if ranges is None else map(ends.conversations, ranges)
+        lacking = chain.from_iterable(map(offsets.lacking, held))
+        raised = {
+            c: ends.of(c) for c in islice(lacking, _RECORDED_MOST) if offsets.of(c) < ends.of(c)
+        }
+        if ranges is None:
+            offsets.prove_all()
+        else:
+            offsets.prove(ranges)
+        await self._record_seen(connection, raised)
+
+    async def _record_seen(
+        self, connection: Connection, raised: Mapping[ConversationId, Seq]
+    ) -> None:
+        if raised:
+            access = await self._views.known(connection.user, raised)
+            seen = {c: min(seq, access[c].view.last) for c, seq in raised.items() if c in access}
+            await self._record(connection, access, seen)
+
+    def _want_parts(
+        self, connection: Connection, frame: Sync, listing: Listing, answer: Answer
+    ) -> Synced | None:
+        """Asks for what is held in ranges that differ, as many as fit into one frame."""
+        ends, room = listing.ends, self._most_offsets // 2
+        asked: dict[int, dict[ConversationId, Seq]] = {}
+        while answer.wanted and (room > 0 or not asked):
+            number = answer.wanted.pop(0)
+            asked[number] = {c: ends.of(c) for c in ends.conversations(number)}
+            room -= len(asked[number])
+        answer.asked = asked
+        if not asked:
+            return None
+        self._answers.keep(connection, answer)
+        parts = [RangeParts(number, ends.part_sums(number)) for number in asked]
+        return Synced(frame.request, vector_wanted=True, parts_wanted=parts)
+
+    async def _offsets(self, connection: Connection, listing: Listing) -> Offsets:
+        """What is known of the endpoint, from memory, the cached or the hot tier."""
+        user, endpoint = connection.user, connection.endpoint
+        offsets = listing.endpoints.get(endpoint)
+        if offsets is None:
+            known = await self._cached.offsets(user, endpoint)
+            if known is None:
+                known = await self._hot.offsets(user, endpoint)
+                await self._cached.load_offsets(user, endpoint, known)
+            offsets = Offsets(listing.ends)
+            await offsets.load(known, listing.lines)
+            listing.endpoints[endpoint] = offsets
+        listing.endpoints.move_to_end(endpoint)
+        return offsets
+
+    async def _record(
+        self,
+        connection: Connection,
+        access: Mapping[ConversationId, Access],
+        offsets: Mapping[ConversationId, Seq],
+    ) -> None:
+        moves: list[OffsetMove] = []
+        members: dict[ConversationKey, int] = {}
+        for conversation, seq in offsets.items():
+            row = access[conversation].conversation
+            moves.append(OffsetMove(row.key, connection.user, connection.endpoint, seq))
+            members[row.key] = row.member_count
+        if moves:
+            await self._cached.confirm(moves, members)
+            self._durable.add(moves)
+
+    def _check_count(self, offsets: Mapping[ConversationId, Seq]) -> None:
+        if len(offsets) > self._most_offsets:
+            raise InvalidInput(f"One frame names at most {self._most_offsets} conversations.")
+
+    # --- pages ----------------------------------------------------------------------------
+
+    async def _page(
+        self, connection: Connection, request: int, answer: Answer, after_key: int
+    ) -> Synced:
+        """The rows behind a key that have something new, as of now."""
+        room = self._page_conversations
+        rows: list[Row] = []
+        lines = answer.behind_key(after_key)
+        while room > 0 and lines:
+            some, lines = lines[:room], lines[room:]
+            found = await self._hot.views(connection.user, [line.conversation for line in some])
+            await self._remember_ends(connection, some, found)
+            rows += [
+                found[line.conversation]
+                for line in some
+                if line.conversation in found and answer.lists(line, *found[line.conversation])
+            ]
+            room = self._page_conversations - len(rows)
+            after_key = some[-1].key
+        if lines:
+            self._answers.keep(connection, answer)
+        else:
+            self._answers.drop(connection)
+        self._metrics.syncs.inc()
+        described: list[Changed] = []
+        async for portion in paced(rows, _DESCRIBED_AT_ONCE):
+            described += [self._describe(*row) for row in portion]
+        following = answer.next(after_key) if lines else ""
+        return Synced(request, answer.cursor, described, following)
+
+    async def _remember_ends(
+        self,
+        connection: Connection,
+        lines: Sequence[UserConversation],
+        rows: Mapping[ConversationId, Row],
+    ) -> None:
+        """Heads beyond what the user may see are not looked at again."""
+        ended = [
+            (line, row)
+            for line in lines
+            if (row := rows.get(line.conversation)) and (row[1].left_at or row[0].shredded)
+        ]
+        if ended:
+            async with self._comparison.locked(connection.user) as listing:
+                for line, row in ended:
+                    listing.saw(line, *row)
 
     def _describe(self, conversation: Conversation, member: Member) -> Changed:
         view = view_of(conversation, member)
@@ -156,60 +323,52 @@ class Syncs:
         cipher = self._sealer.cipher(conversation.wrapped_key)
         return cipher.open(view.sealed_name, name_associated_data(conversation.id)).decode()
 
-    async def _vector(self, connection: Connection) -> _Vector:
-        key = _Endpoint(connection.user, connection.endpoint)
-        vector = self._vectors.get(key)
-        if vector is not None:
-            self._vectors.move_to_end(key)
-            return vector
-        offsets = await self._cached.offsets(connection.user, connection.endpoint)
-        if offsets is None:
-            offsets = await self._hot.offsets(connection.user, connection.endpoint)
-            await self._cached.load_offsets(connection.user, connection.endpoint, offsets)
-        listing = await self._comparison.listing(connection.user)
-        if key in self._vectors:  # another request of this endpoint was faster
-            return self._vectors[key]
-        vector = _Vector(
-            {
-                line.conversation: offsets[line.key]
-                for line in listing.lines.values()
-                if offsets.get(line.key, NO_SEQ)
-            }
-        )
-        self._vectors[key] = vector
-        if len(self._vectors) > self._most_vectors:
-            self._vectors.popitem(last=False)
-        return vector
 
-    async def _take_vector(
-        self, connection: Connection, told: Mapping[ConversationId, Seq], vector: _Vector
-    ) -> _Vector:
-        """What the endpoint says it holds counts for this answer; offsets only rise (I9)."""
-        access = await self._views.known(connection.user, told.keys())
-        held = {
-            conversation: min(seq, access[conversation].view.last)
-            for conversation, seq in told.items()
-            if conversation in access and seq
-        }
-        await self._raise(connection, access, held, vector)
-        return _Vector(held)
+async def _compare_ranges(
+    sums: Sequence[int], ends: Vector, offsets: Offsets, answer: Answer
+) -> list[int]:
+    """Notes what is behind, and in which ranges it is not known; returns those that are proven.
 
-    async def _raise(
-        self,
-        connection: Connection,
-        access: Mapping[ConversationId, Access],
-        offsets: Mapping[ConversationId, Seq],
-        vector: _Vector,
-    ) -> None:
-        moves: list[OffsetMove] = []
-        members: dict[ConversationKey, int] = {}
-        for conversation, seq in offsets.items():
-            if seq <= vector.offsets.get(conversation, NO_SEQ):
-                continue
-            row = access[conversation].conversation
-            moves.append(OffsetMove(row.key, connection.user, connection.endpoint, seq))
-            members[row.key] = row.member_count
-            vector.move(conversation, seq)
-        if moves:
-            await self._cached.confirm(moves, members)
-            self._durable.add(moves)
+    Where the endpoint holds all, it needs no offsets, however old these are.
+    """
+    whole, known = ends.sums(), await offsets.sums()
+    proven: list[int] = []
+    for number, (told, all_of_it, offset) in enumerate(zip(sums, whole, known, strict=True)):
+        if told not in (all_of_it, offset):
+            answer.wanted.append(number)
+        elif told == all_of_it:
+            proven.append(number)
+        else:
+            answer.behind |= offsets.behind(ends.conversations(number))
+    return proven
+
+
+def _held_in_parts(
+    parts: Iterable[HeldPart],
+    asked: Mapping[int, Mapping[ConversationId, Seq]],
+    ends: Vector,
+) -> dict[ConversationId, Seq]:
+    """What is held in the ranges that were asked for.
+
+    In parts that are not named it is all that was there when the endpoint was sent their sums.
+    """
+    told: dict[int, dict[int, bytes]] = {number: {} for number in asked}
+    for one in parts:
+        of_range = told.get(one.part // PARTS)
+        if of_range is None:
+            raise InvalidInput(f"Part {one.part} was not asked for.")
+        of_range[one.part] = one.held
+    held: dict[ConversationId, Seq] = {}
+    for number, pieces in told.items():
+        named = ends.held_in(number, pieces)
+        held |= asked[number]
+        held |= {c: min(seq, ends.of(c)) for c, seq in named.items()}
+    return held
+
+
+def _raise(offsets: Offsets, told: Mapping[ConversationId, Seq]) -> dict[ConversationId, Seq]:
+    """Those of the seqs that rise, which the endpoint holds from now on."""
+    raised = {c: seq for c, seq in told.items() if seq > offsets.of(c)}
+    for conversation, seq in raised.items():
+        offsets.move(conversation, seq)
+    return raised

@@ -5,20 +5,19 @@ it may compare with: what is committed in between reaches it in one way or anoth
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Final
 
 from trunkline.model import ConversationKey, UserId
 from trunkline.ports.bus import Bus
 from trunkline.ports.cached import CachedTier
+from trunkline.services.pacing import portions
 from trunkline.services.registry import Registry
 
 _LINGER_SECONDS: Final = 10.0
 """So long, up to twice, a registration outlives its last connection: most come back."""
 _AT_ONCE: Final = 1_000
 """So many registrations are renewed in one call."""
-
-T = TypeVar("T")
 
 
 class Watching:
@@ -82,9 +81,9 @@ class Watching:
 
     async def renew_some(self, keys: Sequence[ConversationKey], users: Sequence[UserId]) -> None:
         """Registers these again, where they still are registered."""
-        for some_users in portions([user for user in users if user in self._users]):
+        for some_users in portions([user for user in users if user in self._users], _AT_ONCE):
             await self._bus.present(some_users)
-        for some_keys in portions([key for key in keys if key in self._keys]):
+        for some_keys in portions([key for key in keys if key in self._keys], _AT_ONCE):
             await self._cached.watch(some_keys)
 
     async def run(self) -> None:
@@ -120,9 +119,3 @@ class Watching:
             self._leaving_keys, self._leaving_users = {}, {}
             self._left.set()
             self._left = asyncio.Event()
-
-
-def portions(items: Sequence[T], size: int = _AT_ONCE) -> Iterator[Sequence[T]]:
-    """The items, so many at once."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

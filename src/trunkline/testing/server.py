@@ -58,8 +58,7 @@ TINY: Final = ServiceSettings(
     segment_cache_bytes=4_000,
     read_cache_seconds=5.0,
     sync_page_conversations=2,
-    list_lines=12,
-    endpoint_vectors=3,
+    sync_bytes=10_000,
     append_batch=8,
     append_queue=60,
     archive_interval_seconds=0.5,
@@ -243,6 +242,7 @@ class SimulatedServer:
             self._random.getrandbits,
             cluster=cluster,
             identity=self.identity,
+            head_changes=self.hot.head_changes if cluster is None else None,
         )
         worker.backbone = self.make_backbone(stores)
         self._workers.append(worker)

@@ -124,11 +124,19 @@ class Pull(_FromClient, tag="pull", frozen=True):
     next: str = ""
 
 
+class HeldPart(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """All that the endpoint holds in one part of a range: places and seqs, 8 bytes each."""
+
+    part: Annotated[int, msgspec.Meta(ge=0, lt=2**13)]
+    held: bytes
+
+
 class Sync(_FromClient, tag="sync", frozen=True):
     """Asks what changed.
 
     `cursor` is that of the last finished sync (0: none). `vector_digest` is the hex digest
-    over the endpoint's last seqs; `vector` the seqs themselves, sent when asked for.
+    over the endpoint's last seqs; `range_sums` its 256 ranges, `parts` what is held in some
+    parts of them, `vector` the seqs themselves: each sent when asked for.
     `next` continues a long answer.
     """
 
@@ -137,6 +145,8 @@ class Sync(_FromClient, tag="sync", frozen=True):
     vector_digest: str = ""
     vector: dict[ConversationId, WireSeq] | None = None
     next: str = ""
+    range_sums: bytes | None = None
+    parts: list[HeldPart] | None = None
 
 
 class Confirm(_FromClient, tag="confirm", frozen=True):
@@ -172,6 +182,7 @@ class Limits(msgspec.Struct, frozen=True):
     open_requests: int
     sends_per_second: float
     send_burst: int
+    offsets_per_frame: int = 0
 
 
 class Welcome(_FromServer, tag="welcome", frozen=True):
@@ -249,8 +260,16 @@ class Changed(msgspec.Struct, omit_defaults=True, frozen=True, gc=False):
     shredded: bool = False
 
 
+class RangeParts(msgspec.Struct, frozen=True, gc=False):
+    """The sums of the 32 parts of a range, 8 bytes each, of all that there is to hold."""
+
+    range: int
+    sums: bytes
+
+
 class Synced(_FromServer, tag="synced", frozen=True):
-    """A page of a sync. `vector_wanted`: nothing is answered, send the vector first.
+    """A page of a sync. `vector_wanted`: nothing is answered, send the vector first; with
+    `ranges_wanted` or `parts_wanted` the sums of its ranges, or parts of it, are enough.
 
     `store`: as in `welcome`, but as of this answer.
     """
@@ -261,6 +280,8 @@ class Synced(_FromServer, tag="synced", frozen=True):
     next: str = ""
     vector_wanted: bool = False
     store: StoreLife | None = None
+    ranges_wanted: bool = False
+    parts_wanted: list[RangeParts] = []
 
 
 class Notice(_FromServer, tag="notice", frozen=True):

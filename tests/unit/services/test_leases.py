@@ -27,7 +27,7 @@ from trunkline.model import (
     UserId,
 )
 from trunkline.ports.cached_heads import CachedHeads
-from trunkline.services.comparing import Asked, CachedComparison
+from trunkline.services.comparing import CachedComparison
 from trunkline.services.leases import LEASE_SECONDS, Leases
 from trunkline.services.metrics import Metrics
 from trunkline.testing.clock import SimulatedClock
@@ -287,17 +287,21 @@ def test_heads_that_took_longer_than_their_lease_are_looked_at_again(loop: Simul
         await tier.append([ConversationWrite.of_head(hot.row)], lease.generation.stamp)
         comparison = CachedComparison(
             hot, hot, tier, SlowHeads(alone.hub.heads(A)),  # type: ignore[arg-type]
-            alone.leases, metrics, lane_of=lambda _: 0, most_lines=10,
+            alone.leases, metrics, lane_of=lambda _: 0, most_bytes=10_000,
         )  # fmt: skip
-        asked = Asked({GROUP: Seq(1)}, EVER, -1, 10)
-        assert not (await comparison.changed(ANN, asked)).rows
+
+        async def end_of_view() -> Seq:
+            async with comparison.locked(ANN) as listing:
+                await comparison.refresh(ANN, listing)
+                return listing.ends.of(GROUP)
+
+        assert await end_of_view() == 1
         async with asyncio.TaskGroup() as group:
-            comparing = group.create_task(comparison.changed(ANN, asked))
+            comparing = group.create_task(end_of_view())
             await asyncio.sleep(0.1)
             await alone.generations.replace(0, lease.generation, Generation.closed(1))
             hot.row = msgspec.structs.replace(hot.row, head=Seq(2))
-        found, more, _ = comparing.result()
-        assert ([row.head for row, _ in found], more) == ([2], False)
+        assert comparing.result() == 2
 
     loop.run_until_complete(story())
     loop.close()

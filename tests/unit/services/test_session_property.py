@@ -41,6 +41,7 @@ some_ids = st.one_of(
     st.sampled_from(["", "\0", "é" * 33]),
 )
 some_seqs = st.one_of(st.integers(0, 4), st.integers(0, 2**53 - 1))
+some_bytes = st.binary(max_size=40)
 some_names = st.one_of(st.none(), st.text(max_size=300))
 positions = st.one_of(st.just(""), st.text(max_size=12), st.sampled_from(["kZCQ", "kgEB", "AAAA"]))
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -54,7 +55,15 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "name": some_names,
     "next": positions,
     "offsets": st.dictionaries(some_ids, some_seqs, max_size=3),
+    "parts": st.one_of(
+        st.none(),
+        st.lists(
+            st.fixed_dictionaries({"part": st.integers(0, 2**13 - 1), "held": some_bytes}),
+            max_size=3,
+        ),
+    ),
     "push": st.booleans(),
+    "range_sums": st.one_of(st.none(), some_bytes, st.just(bytes(2048))),
     "ranges": st.lists(
         st.fixed_dictionaries(
             {"conversation": some_ids, "after": some_seqs}, optional={"up_to": some_seqs}
@@ -72,7 +81,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "vector_digest": st.one_of(st.just("0" * 32), st.text(max_size=8)),
     "versions": st.lists(st.integers(-(2**63), 2**64 - 1), max_size=3),
 }
-NULLABLE = {"conversation", "to", "name", "user", "vector"}
+NULLABLE = {"conversation", "to", "name", "user", "vector", "range_sums", "parts"}
 
 
 def frames_of(kind: type[msgspec.Struct]) -> st.SearchStrategy[dict[str, Any]]:

@@ -37,12 +37,18 @@ from trunkline.model import (
     UserId,
 )
 from trunkline.ports.clock import Clock
+from trunkline.ports.head_changes import HeadChanges
 from trunkline.ports.hot import Decide
 from trunkline.ports.tasks import ArchiveTask, Waiting
 
 
 class MemoryHotStore:
-    """A `ports.hot.HotStore` and `ports.heads.Heads`. `tasks`: the `TaskStore` over its state."""
+    """A `ports.hot.HotStore` and `ports.heads.Heads`.
+
+    Attributes:
+        tasks: the `TaskStore` over its state.
+        head_changes: which heads moved last, a `ports.head_changes.HeadChanges`.
+    """
 
     def __init__(self, clock: Clock, journal: Journal | None = None) -> None:
         state = HotState()
@@ -53,6 +59,7 @@ class MemoryHotStore:
         self._writes = writes
         self._clock = clock
         self.tasks = MemoryTaskStore(state, writes, clock)
+        self.head_changes: HeadChanges = state.head_log
 
     async def append(
         self, batch: Sequence[Draft], decide: Decide, *, wait: bool = True

@@ -14,6 +14,7 @@ from trunkline.adapters.memory.records import (
     WriteRow,
 )
 from trunkline.core.appending import AppendState, move_markers
+from trunkline.core.head_log import HeadLog
 from trunkline.core.rows import conversation_of, member_of
 from trunkline.model import (
     ClientMessageId,
@@ -30,6 +31,8 @@ from trunkline.model import (
     UserId,
 )
 
+_HEADS_REMEMBERED = 64
+
 
 class HotState:
     """Tables of the hot store as dicts.
@@ -39,10 +42,11 @@ class HotState:
     """
 
     def __init__(self) -> None:
+        self.head_log = HeadLog(most=_HEADS_REMEMBERED)
         self.clear()
 
     def clear(self) -> None:
-        """Forgets everything, before it is rebuilt from the journal."""
+        """Forgets everything, before it is rebuilt from the journal; what moved stays moved."""
         self.ids: dict[ConversationKey, ConversationId] = {}
         self.conversations: dict[ConversationId, Conversation] = {}
         self.members: dict[ConversationId, dict[UserId, Member]] = {}
@@ -122,6 +126,7 @@ class HotState:
         self.ids[key] = conversation.id
         self.conversations[conversation.id] = conversation
         self.entries.setdefault(key, []).extend(write.entries)
+        self.head_log.add(conversation.id, conversation.head)
         for entry in write.entries:
             if entry.client_message_id:
                 self.known[conversation.id, entry.sender, entry.client_message_id] = entry.seq

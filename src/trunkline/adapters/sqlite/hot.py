@@ -28,6 +28,7 @@ from trunkline.model import (
     UserConversation,
     UserId,
 )
+from trunkline.ports.head_changes import HeadChanges
 from trunkline.ports.hot import Decide
 
 _SLOWER_FROM: Final = 0.75
@@ -61,6 +62,11 @@ class SqliteHotStore:
         self._settings = settings
         self._waiting: list[_Moves] = []
         self._room = asyncio.Event()
+
+    @property
+    def head_changes(self) -> HeadChanges:
+        """Which heads moved last."""
+        return self._state.heads
 
     # --- writing ------------------------------------------------------------------------
 

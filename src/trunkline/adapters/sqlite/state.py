@@ -9,6 +9,7 @@ import msgspec
 from trunkline.adapters.sqlite.records import Archived, Commit, OffsetSet, Trimmed, Written
 from trunkline.core.appending import move_markers
 from trunkline.core.digest import from_bytes
+from trunkline.core.head_log import HeadLog
 from trunkline.core.rows import conversation_of, member_of
 from trunkline.model import (
     NO_SEQ,
@@ -93,7 +94,7 @@ class State:
     """Owned by the loop's thread; changed by commits that are on disk, and by nothing else.
 
     `unarchived` says since when each conversation waits, milliseconds since 1970, longest
-    waiting first.
+    waiting first; `heads` which of them moved last.
     """
 
     def __init__(self, watermark: int, version: int, cached_conversations: int) -> None:
@@ -103,6 +104,7 @@ class State:
         self.entries = 0
         self.bytes = 0
         self.unarchived: dict[ConversationKey, int] = {}
+        self.heads = HeadLog(most=cached_conversations)
         self._cached_conversations = cached_conversations
         self._by_id: dict[ConversationId, Slot] = {}
         self._by_key: dict[ConversationKey, Slot] = {}
@@ -228,6 +230,7 @@ class State:
                     ids[entry.sender, client_message_id] = entry.seq
         slot.pending += record.entries
         if record.entries:
+            self.heads.add(record.id, slot.conversation.head)
             self.unarchived.setdefault(record.key, time_ms)
 
     def _mark(
