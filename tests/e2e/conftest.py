@@ -24,15 +24,20 @@ StartServer = Callable[..., Awaitable[Server]]
 
 @pytest_asyncio.fixture
 async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
-    """Starts servers with settings of the services: `await start_server(hello_seconds=0.5)`."""
+    """Starts servers with settings of the services, `await start_server(hello_seconds=0.5)`, and
+    of the listener: `gateway={"strangers": 2}`.
+    """
     servers: list[Server] = []
 
     async def start(
-        *, outlet_bytes: int = 4 << 20, keys: Sequence[TokenKey] = (), **services: float
+        *,
+        gateway: dict[str, float] | None = None,
+        keys: Sequence[TokenKey] = (),
+        **services: float,
     ) -> Server:
         folder = tmp_path / f"server{len(servers)}"
         folder.mkdir()
-        server = Server(folder, outlet_bytes=outlet_bytes, keys=keys, services=services)
+        server = Server(folder, gateway=gateway or {}, keys=keys, services=services)
         servers.append(server)
         await server.start()
         return server

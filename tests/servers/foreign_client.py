@@ -91,7 +91,7 @@ class Server:
         self,
         folder: Path,
         *,
-        outlet_bytes: int = 4 << 20,
+        gateway: dict[str, float],
         keys: Sequence[TokenKey] = (),
         services: dict[str, float],
     ) -> None:
@@ -111,7 +111,7 @@ class Server:
             ),
             self.settings,
         )  # fmt: skip
-        settings = GatewaySettings(port=0, outlet_bytes=outlet_bytes)
+        settings = GatewaySettings(port=0, **gateway)  # type: ignore[arg-type]
         self.gateway = Gateway(self.backbone, settings, clock)
         self.port = 0
         self._tasks: list[asyncio.Task[None]] = []

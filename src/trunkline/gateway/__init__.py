@@ -1,1 +1,1 @@
-"""The WebSocket listener: sockets to sessions; picows stays in `websocket.py`."""
+"""The WebSocket listener: sockets to sessions; picows stays in `parsing.py` and `socket.py`."""

@@ -7,6 +7,12 @@ from typing import Final
 
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
+_CLOSE: Final = 0x88
+_PING: Final = 0x89
+_PONG: Final = 0x8A
+_CONTROL_BYTES: Final = 125
+
+PING: Final = bytes((_PING, 0))
 
 
 class Framer:
@@ -31,3 +37,14 @@ class Framer:
         self._payload = payload
         self._frame = frame = header + payload
         return frame
+
+
+def pong(payload: bytes) -> bytes:
+    """The answer to a ping."""
+    return bytes((_PONG, len(payload))) + payload
+
+
+def close(code: int, reason: str) -> bytes:
+    """The last frame; `reason` is ASCII, and cut where it is too long."""
+    payload = (code.to_bytes(2, "big") + reason.encode("ascii", "replace"))[:_CONTROL_BYTES]
+    return bytes((_CLOSE, len(payload))) + payload

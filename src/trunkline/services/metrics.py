@@ -25,6 +25,18 @@ class Metrics:
             "trunkline_connections_closed", "Connections closed by the server.", ["code"],
             registry=r,
         )  # fmt: skip
+        self.strangers = Gauge("trunkline_strangers", "Open connections before hello.", registry=r)
+        self.strangers_refused = Counter(
+            "trunkline_strangers_refused",
+            "Connections closed since too many had not said hello.", registry=r,
+        )  # fmt: skip
+        self.outgoing = Gauge(
+            "trunkline_outgoing_bytes", "Bytes that wait for readers that are slow.", registry=r
+        )
+        self.incoming = Gauge(
+            "trunkline_incoming_bytes", "Bytes of frames and messages that have not ended yet.",
+            registry=r,
+        )  # fmt: skip
         self.frames_refused = Counter(
             "trunkline_refused", "Answers with an error, by its code.", ["code"], registry=r
         )
