@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from trunkline.adapters.node.listening import Listening
+from trunkline.app.open_files import fit_connections, most_files
 from trunkline.config import Config
 from trunkline.gateway.websocket import Gateway
 from trunkline.http.ops import serve_ops
@@ -32,10 +33,11 @@ async def run_server(
     """Serves until SIGTERM or SIGINT, then drains; returns once everyone was told and is gone.
 
     `archives`: whether the archiver runs in this process, too. `shares_port`: whether other
-    workers listen on the same one. Raises `AddressInUse`.
+    workers listen on the same one. Raises `AddressInUse`, `ConfigInvalid`.
     """
-    backbone = Backbone(stores, config.services, archives=archives)
-    gateway = Gateway(backbone, config.gateway, stores.clock)
+    most = most_files()
+    backbone = Backbone(stores, fit_connections(config.services, most), archives=archives)
+    gateway = Gateway(backbone, config.gateway, stores.clock, most)
     stopping = stop_on_signals()
     serving_now = False
     readiness = Readiness(stores.health, serving=lambda: serving_now)

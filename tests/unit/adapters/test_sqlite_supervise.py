@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -127,3 +128,18 @@ def test_it_ends_with_its_parent_however_that_ends(directory: DataDirectory) -> 
         parent.wait()
         wait_until_gone(process_id)
     DataDirectory.open(path, lock_wait_seconds=WAIT_SECONDS).close()
+
+
+def test_a_process_that_cannot_be_started_is_a_failure_that_is_tried_again(
+    directory: DataDirectory,
+) -> None:
+    child = InProcess(directory, Settings())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (directory.lock_fd + 1, hard))
+    try:
+        with pytest.raises(StorageUnavailable, match="could not be started"):
+            child.slice(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert child.slice(2) == 2
+    child.close()

@@ -70,7 +70,8 @@ class InProcess:
     def slice(self, up_to_inclusive: int) -> int:
         """Moves commits up to this one; returns the watermark.
 
-        Raises `StorageUnavailable` if the child dies or does not answer in time.
+        Raises `StorageUnavailable` if there is no child now: it could not be started, has
+        died, or does not answer in time.
         """
         process = self._started()
         assert process.stdin is not None
@@ -109,21 +110,29 @@ class InProcess:
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "trunkline.adapters.sqlite.materialiser",
-                    str(self._directory.path),
-                    self._settings,
-                    str(os.getpid()),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=(self._directory.lock_fd,),
-                process_group=0,  # a Ctrl-C at the terminal is for the parent
-            )
+            try:
+                self._process = self._start()
+            except OSError as error:  # no descriptors, no memory, too many processes
+                raise StorageUnavailable(
+                    f"The materialiser's process could not be started: {error.strerror}."
+                ) from error
         return self._process
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "trunkline.adapters.sqlite.materialiser",
+                str(self._directory.path),
+                self._settings,
+                str(os.getpid()),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(self._directory.lock_fd,),
+            process_group=0,  # a Ctrl-C at the terminal is for the parent
+        )
 
     def _lost(self, process: subprocess.Popen[bytes], how: str) -> StorageUnavailable:
         process.kill()
