@@ -44,6 +44,12 @@ class CachedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Most entries of all together, 1 KB each at 300 B; longest idle go first."
         ),
     ] = 200_000
+    memory_bytes: Annotated[
+        _Positive,
+        msgspec.Meta(
+            description="Most bytes that entries, heads and members' offsets take together, about."
+        ),
+    ] = 256 << 20
     idle_seconds: Annotated[
         float,
         msgspec.Meta(
@@ -65,6 +71,12 @@ _USES: Final = 16
 """Into how many steps the idle time is divided: a use is noted once a step."""
 
 
+_ENTRY_BYTES: Final = 700
+"""About what an entry takes beside its sealed body."""
+_CONVERSATION_BYTES: Final = 700
+_MEMBER_BYTES: Final = 150
+
+
 class EvictionCause(StrEnum):
     """Why an entry left the tier."""
 
@@ -84,10 +96,11 @@ class _Conversation:
     """Entries base+1..head without a hole, and how far each member holds them.
 
     `at` counts members by offset, those below `base` under `base`: so the lowest offset is
-    found by climbing from `base`, each step past an entry that goes with it.
+    found by climbing from `base`, each step past an entry that goes with it. `own_bytes` is what
+    it takes beside its entries, as of its last use.
     """
 
-    __slots__ = ("at", "base", "entries", "head", "offsets", "used_at")
+    __slots__ = ("at", "base", "entries", "head", "offsets", "own_bytes", "used_at")
 
     def __init__(self, head: int) -> None:
         self.head = head
@@ -95,7 +108,14 @@ class _Conversation:
         self.entries: list[StoredEntry] = []
         self.offsets: dict[UserId, int] = {}
         self.at: dict[int, int] = {}
+        self.own_bytes = 0
         self.used_at = -math.inf
+
+    def weigh(self) -> int:
+        """Looks again at what it takes beside its entries; returns by how much more it is."""
+        before = self.own_bytes
+        self.own_bytes = _CONVERSATION_BYTES + _MEMBER_BYTES * len(self.offsets)
+        return self.own_bytes - before
 
     def move(self, user: UserId, seq: int) -> None:
         """Raises a member's offset, the highest of its endpoints'."""
@@ -117,28 +137,28 @@ class _Conversation:
         if old is not None:
             self._take_out(old)
 
-    def evict_passed(self) -> int:
-        """Drops what all members with an offset hold; returns how many entries."""
+    def evict_passed(self) -> Sequence[StoredEntry]:
+        """Drops what all members with an offset hold; returns it."""
         lowest, head, at = self.base, self.head, self.at
         while lowest < head and lowest not in at:
             lowest += 1
-        return self._drop(lowest) if lowest > self.base else 0
+        return self._drop(lowest) if lowest > self.base else ()
 
-    def cut(self, up_to: int) -> int:
-        """Drops entries up to a position, whoever lacks them; returns how many."""
+    def cut(self, up_to: int) -> Sequence[StoredEntry]:
+        """Drops entries up to a position, whoever lacks them; returns them."""
         below = sum([self.at.pop(seq) for seq in list(self.at) if seq < up_to])
         if below:
             self.at[up_to] = self.at.get(up_to, 0) + below
         return self._drop(up_to)
 
-    def _drop(self, up_to: int) -> int:
-        before = len(self.entries)
+    def _drop(self, up_to: int) -> Sequence[StoredEntry]:
         if up_to == self.head:
-            self.entries = []
+            dropped, self.entries = self.entries, []
         else:
+            dropped = self.entries[: up_to - self.base]
             del self.entries[: up_to - self.base]
         self.base = up_to
-        return before - len(self.entries)
+        return dropped
 
     def _take_out(self, seq: int) -> None:
         at, base = self.at, self.base
@@ -179,6 +199,7 @@ class MemoryCachedTier:
         self._conversations: OrderedDict[ConversationKey, _Conversation] = OrderedDict()
         self._endpoints: OrderedDict[tuple[UserId, EndpointId], _Endpoint] = OrderedDict()
         self._entry_count = 0
+        self._sealed_bytes = self._other_bytes = 0
         self._offset_count = 0
         length = settings.conversation_entries
         self._length_cut = length + length // 8
@@ -189,6 +210,11 @@ class MemoryCachedTier:
     def entry_count(self) -> int:
         """Entries that are cached now."""
         return self._entry_count
+
+    @property
+    def held_bytes(self) -> int:
+        """What entries, heads and members' offsets take, about."""
+        return self._other_bytes + self._sealed_bytes + _ENTRY_BYTES * self._entry_count
 
     @property
     def conversation_count(self) -> int:
@@ -223,9 +249,11 @@ class MemoryCachedTier:
             if now - conversation.used_at >= self._use_seconds:
                 conversation.used_at = now
                 self._conversations.move_to_end(key)
+                self._other_bytes += conversation.weigh()
             if write.conversation.head > conversation.head:
                 self._take_over(conversation, write)
-        while self._entry_count > self._settings.entries:
+        most_entries, most_bytes = self._settings.entries, self._settings.memory_bytes
+        while self._entry_count > most_entries or self.held_bytes > most_bytes:
             self._drop_oldest_conversation(EvictionCause.SPACE)
         return _NOBODY
 
@@ -327,6 +355,10 @@ class MemoryCachedTier:
             new = entries[next_seq - entries[0].seq :]
             conversation.entries += new
             self._entry_count += len(new)
+            size = 0
+            for entry in new:
+                size += len(entry.sealed)
+            self._sealed_bytes += size
             conversation.head = head
         else:
             conversation.head = head
@@ -348,15 +380,19 @@ class MemoryCachedTier:
             self._endpoints.move_to_end(identity)
         return found
 
-    def _count(self, cause: EvictionCause, entries: int) -> None:
-        self.evicted[cause] += entries
-        self._entry_count -= entries
+    def _count(self, cause: EvictionCause, dropped: Sequence[StoredEntry]) -> None:
+        self.evicted[cause] += len(dropped)
+        self._entry_count -= len(dropped)
+        size = 0
+        for entry in dropped:
+            size += len(entry.sealed)
+        self._sealed_bytes -= size
 
     def _drop_oldest_conversation(self, cause: EvictionCause) -> int:
         _, conversation = self._conversations.popitem(last=False)
-        entries = len(conversation.entries)
-        self._count(cause, entries)
-        return entries
+        self._count(cause, conversation.entries)
+        self._other_bytes -= conversation.own_bytes
+        return len(conversation.entries)
 
     def _bound_offsets(self) -> None:
         while self._offset_count > self._settings.offsets:
