@@ -39,8 +39,11 @@ _BEATS_FOR_SECONDS: Final = 60.0
 _PACKET_BYTES: Final = 1024 * 1024
 """A packet ends behind the frame with which it grows past this."""
 _QUEUED_BYTES: Final = 8 * 1024 * 1024
-"""So much waits for one inbox; of what comes then only the heads are told, later."""
-_NOTES_KEPT: Final = 10_000
+"""So much waits for one inbox, and as much for it to be known whose: of frames that come then
+only the heads are told, later; for want of notes everything is compared.
+"""
+_TOLD_BYTES: Final = 200
+_USER_BYTES: Final = 100
 _RETRY_SECONDS: Final = (0.2, 5.0)
 
 
@@ -69,6 +72,21 @@ class _Outgoing:
         self.told: list[Told] = []
         self.everything = False
         self.bytes = 0
+
+    def add_note(self, note: Note) -> None:
+        if self._has_room():
+            self.notes.append(note)
+            self.bytes += _size_of(note)
+
+    def add_told(self, told: Told) -> None:
+        if self._has_room():
+            self.told.append(told)
+            self.bytes += _TOLD_BYTES
+
+    def _has_room(self) -> bool:
+        """Else the receiver is asked to compare everything."""
+        self.everything = self.everything or self.bytes >= _QUEUED_BYTES
+        return not self.everything
 
     def sent(self, now: float) -> int:
         """The number of the packet that is sent now."""
@@ -107,6 +125,7 @@ class Publisher:
 
     Attributes:
         lost: takes the conversations whose frames may not have arrived.
+        lost_notes: called when notes were dropped; everybody is to compare everything.
     """
 
     def __init__(
@@ -129,10 +148,18 @@ class Publisher:
         # packet for one that it has.
         self._highest_buried = 0
         self._notes: list[tuple[Note, Collection[WorkerId]]] = []
+        self._notes_bytes = 0
+        self._notes_dropped = False
         self._wake = asyncio.Event()
         self._closing = False
         self._pause = _RETRY_SECONDS[0]
         self.lost: Callable[[Iterable[ConversationKey]], None] = _nobody_minds
+        self.lost_notes: Callable[[], None] = lambda: None
+
+    @property
+    def queued_bytes(self) -> int:
+        """About what waits for inboxes, and to be told whose."""
+        return self._notes_bytes + sum(outgoing.bytes for outgoing in self._outgoing.values())
 
     def frame(self, frame: Frame, workers: Iterable[WorkerId]) -> None:
         """Queues a push frame for each of these workers."""
@@ -146,16 +173,20 @@ class Publisher:
 
     def note(self, note: Note, *, but: Collection[WorkerId] = ()) -> None:
         """Queues a note for the workers, other than `but`, that serve the users it names."""
-        if len(self._notes) >= _NOTES_KEPT:
-            _log.warning("notes_dropped", notes=1)  # the sweep over the lists finds it
+        size = _size_of(note)
+        if self._notes_bytes + size > _QUEUED_BYTES:
+            if not self._notes_dropped:
+                _log.warning("notes_dropped", queued=len(self._notes), bytes=self._notes_bytes)
+            self._notes_dropped = True
             return
         self._notes.append((note, but))
+        self._notes_bytes += size
         self._wake.set()
 
     def tell(self, told: Told, workers: Iterable[WorkerId]) -> None:
         """Queues a head for each of these workers."""
         for worker in workers:
-            self._to(worker).told.append(told)
+            self._to(worker).add_told(told)
 
     def tell_everything(self, workers: Iterable[WorkerId]) -> None:
         """Asks these workers, and all that anything was ever sent to, to compare everything."""
@@ -215,6 +246,10 @@ class Publisher:
         except TierUnavailable:
             self._notes[:0] = notes
             raise
+        self._notes_bytes -= sum(_size_of(note) for note, _ in notes)
+        if self._notes_dropped:
+            self._notes_dropped = False
+            self.lost_notes()
         for note, but in notes:
             by_worker: dict[WorkerId, list[UserId]] = {}
             for user in note.users:
@@ -223,7 +258,7 @@ class Publisher:
                         by_worker.setdefault(worker, []).append(user)
             for worker, named in by_worker.items():
                 part = msgspec.structs.replace(note, users=tuple(named))
-                self._to(worker).notes.append(part)
+                self._to(worker).add_note(part)
 
     async def _publish(self) -> bool:
         """One packet to each worker that something waits for; returns whether there was any."""
@@ -242,9 +277,12 @@ class Publisher:
         except TierUnavailable:
             # The numbers are used up: the receivers see the gap. Those who watch but were
             # forgotten meanwhile are told the heads.
-            for packet in packets.values():
+            for worker, packet in packets.items():
                 self.lost(_keys(packet))
-                self._notes += [(note, ()) for note in packet.notes]
+                if packet.everything:
+                    self._to(worker).everything = True
+                for note in packet.notes:
+                    self.note(note)
             raise
         for worker in dead:
             await self._bury(worker, packets[worker])
@@ -297,6 +335,10 @@ class Publisher:
             await self._cached.unwatch(list(keys), worker)
         if users:
             await self._bus.absent(list(users), worker)
+
+
+def _size_of(note: Note) -> int:
+    return _TOLD_BYTES + sum([_USER_BYTES + len(user) for user in note.users])
 
 
 def _keys(packet: Packet) -> list[ConversationKey]:

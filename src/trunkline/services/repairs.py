@@ -114,6 +114,7 @@ class Repairs:
         self._wake = asyncio.Event()
         self.heard_of: Callable[[], Sequence[WorkerId]] = tuple
         publisher.lost = self.unpublished
+        publisher.lost_notes = self._everybody_compares
 
     # --- what happened ----------------------------------------------------------------------
 
@@ -147,6 +148,12 @@ class Repairs:
                 lane.too_many_unpublished = True
             lane.wake.set()
         self._count_unpublished()
+
+    def _everybody_compares(self) -> None:
+        """Of more was dropped than can be told one by one."""
+        lane = self._lanes[0]
+        lane.too_many_unpublished = True
+        lane.wake.set()
 
     # --- what is done about it --------------------------------------------------------------
 

@@ -20,6 +20,9 @@ pack = cast("Callable[[tuple[str | int | bytes, ...]], bytes]", hiredis.pack_com
 _WRITE_BUFFER_BYTES: Final = 16 << 20
 """Written and not yet taken by the kernel; past it the server is taken for stuck."""
 
+_WRITE_COMMANDS: Final = 256
+"""So many are not left for the turn's end."""
+
 
 class LinkLost(Exception):
     """The socket is closed; commands without a reply may have been carried out or not."""
@@ -64,6 +67,8 @@ class Link(asyncio.Protocol):
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing += commands
+        if len(self._outgoing) >= _WRITE_COMMANDS:
+            self._flush()  # so that one turn's requests, too, meet the bound of what is written
         return future
 
     def abort(self) -> None:
