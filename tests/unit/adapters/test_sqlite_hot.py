@@ -215,7 +215,7 @@ async def test_a_clean_close_leaves_everything_in_the_tables_and_no_log(
         )
     assert (tmp_path / "data" / "journal.db").stat().st_size < 100_000
     left = {p.name for p in (tmp_path / "data").iterdir()}
-    assert left == {"format", "lock", "journal.db", "tables.db", "cold.db"}
+    assert left == {"format", "witness", "lock", "journal.db", "tables.db", "cold.db"}
     with closing(sqlite3.connect(tmp_path / "data" / "journal.db")) as journal:
         assert journal.execute("SELECT count(*) FROM journal").fetchone() == (0,)
     with closing(sqlite3.connect(tmp_path / "data" / "tables.db")) as tables:

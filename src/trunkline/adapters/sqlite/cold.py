@@ -100,6 +100,12 @@ class ColdFile:
                 ).fetchone()
         return None if row[0] is None else unsigned(row[0])
 
+    def last_row(self) -> int:
+        """A number that rises with every segment that is put."""
+        with translated(self._file):
+            row = self._connection.execute(statement("segment_last_row")).fetchone()
+        return int(row[0])
+
     def close(self) -> None:
         """Empties the WAL and closes the file."""
         with translated(self._file):
@@ -130,6 +136,10 @@ class SqliteColdStore:
     async def metadata(self, key: ConversationKey) -> ColdMetadata | None:
         """The conversation's metadata as of its last archive."""
         return await self._ask(self._file.metadata, key)
+
+    async def last_row(self) -> int:
+        """A number that rises with every segment that is put."""
+        return await self._ask(self._file.last_row)
 
     async def keys(self) -> AsyncIterator[ConversationKey]:
         """Every conversation that has a segment, in key order."""

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
@@ -20,7 +21,7 @@ _DATABASES: Final = ("journal.db", "tables.db", "cold.db")
 _BEFORE_FORMAT: Final = frozenset(
     {
         name + suffix
-        for name in ("format", "keyring.json", "sentinel", "tokens.json", "server.json")
+        for name in ("format", "keyring.json", "sentinel", "tokens.json", "server.json", "witness")
         for suffix in ("", ".new")
     }
     | {"lock"}
@@ -89,11 +90,15 @@ class DataDirectory:
 
     def complete(self, random_bytes: RandomBytes, now_ms: int) -> None:
         """Writes `format` once the databases were made: from then on they must exist."""
-        found = self._format
-        if found is None:
+        if self._format is None:
             self._write(first_life(random_bytes, now_ms))
-        elif not found.mark:
-            self._write(next_life(found.life, random_bytes))
+        elif self.is_new:
+            self._write(next_life(self._format.life, random_bytes))
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the directory is not complete, or was made by a version without generations."""
+        return self._format is None or not self._format.mark
 
     @property
     def life(self) -> StoreLife:
@@ -108,17 +113,21 @@ class DataDirectory:
 
     def _write(self, life: StoreLife) -> None:
         found = Format.of(life)
-        new = self.path / "format.new"
-        with new.open("wb") as file:
-            file.write(msgspec.json.encode(found) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path / "format")
-        self.sync()
+        self.replace("format", lambda _: found)
         self._format = found
 
-    def sync(self) -> None:
-        """Makes the names of the files durable."""
+    def replace(self, name: str, content: Callable[[Path], msgspec.Struct]) -> None:
+        """Makes a small JSON file anew: afterwards it is whole and on disk, or as it was before.
+
+        `content` is told where it stands until it takes the old one's name.
+        """
+        new = self.path / f"{name}.new"
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(content(new)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path / name)
         for folder in (self.path, self.path.parent):
             fd = os.open(folder, os.O_RDONLY)
             try:

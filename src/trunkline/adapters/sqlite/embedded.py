@@ -13,6 +13,7 @@ from typing import Self
 
 from trunkline.adapters.sqlite.cold import ColdFile, SqliteColdStore
 from trunkline.adapters.sqlite.commits import Commits
+from trunkline.adapters.sqlite.database import translated
 from trunkline.adapters.sqlite.directory import DataDirectory
 from trunkline.adapters.sqlite.hot import SqliteHotStore
 from trunkline.adapters.sqlite.identity import DirectoryIdentity
@@ -25,6 +26,7 @@ from trunkline.adapters.sqlite.supervise import slicer
 from trunkline.adapters.sqlite.tables import Tables
 from trunkline.adapters.sqlite.tasks import SqliteTaskStore
 from trunkline.adapters.sqlite.upkeep import Upkeep
+from trunkline.adapters.sqlite.witness import FILE, Reached, Witness
 from trunkline.errors import TrunklineError
 from trunkline.ports.clock import Clock
 
@@ -68,6 +70,7 @@ class EmbeddedStores:
             raise
         await self._group.__aenter__()
         self._group.create_task(self._upkeep.run())
+        self._group.create_task(self._witness.run(self._settings.witness_seconds, self._reached))
         return self
 
     async def __aexit__(
@@ -78,6 +81,7 @@ class EmbeddedStores:
     ) -> None:
         try:
             self._upkeep.stop()
+            self._witness.stop()
             # The group learns only of its own cancelling: other errors of the body stay
             # what they are and are not wrapped.
             if kind is not None and issubclass(kind, asyncio.CancelledError):
@@ -106,6 +110,20 @@ class EmbeddedStores:
             # Nothing is lost: the next opening goes on from the journal.
             log.warning("not all was tidied up on closing: %s: %s", failure.code, failure)
 
+    def _identify(self, directory: DataDirectory, reached: Reached) -> None:
+        """Says which store this is; another generation, if it was copied or restored."""
+        self.identity = DirectoryIdentity(directory, self._random_bytes)
+        self._witness = witness = Witness(directory)
+        with translated(FILE):
+            if not directory.is_new and (why := witness.contradiction(reached)):
+                self.identity.begin_now(why)
+            witness.write(reached)
+            directory.complete(self._random_bytes, self._clock.now_ms())
+
+    async def _reached(self) -> Reached:
+        commit = self._state.last_id  # before the cold file: what it holds came in later
+        return Reached(commit, await self.cold.last_row())
+
     def _thread(self, name: str) -> ThreadPoolExecutor:
         return self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix=name))
 
@@ -123,16 +141,16 @@ class EmbeddedStores:
         journals = Journal(directory.journal), Journal(directory.journal)
         for journal in journals:
             self._stack.callback(journal.close)
-        directory.complete(self._random_bytes, self._clock.now_ms())
-        self.identity = DirectoryIdentity(directory, self._random_bytes)
         self._journal = journals[0]
         state = recover(journals[0], commit_tables, settings)
+        self._identify(directory, Reached(state.last_id, cold.last_row()))
         worker = slicer(directory, settings)
         self._stack.callback(worker.close)
         commit_thread, ask_thread, cold_thread, slice_thread, checkpoint_thread = map(
             self._thread, ("commit", "ask", "cold", "slice", "checkpoint")
         )
         overlay = Overlay(tables, ask_thread, self.materialise)
+        self._state = state
         self._commits = Commits(journals[0], commit_thread, state, self._clock)
         self.hot = SqliteHotStore(
             state,

@@ -48,6 +48,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idempotency_days: Annotated[
         int, Meta(ge=7, description="Days that a client message id is remembered (I6).")
     ] = 8
+    witness_seconds: Annotated[
+        Seconds,
+        Meta(description="How often is noted how far the files have come, for the next start."),
+    ] = 60.0
     lock_wait_seconds: Annotated[
         Seconds, Meta(description="How long opening waits for the lock of a dying process.")
     ] = 1.0

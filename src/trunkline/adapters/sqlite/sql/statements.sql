@@ -152,6 +152,9 @@ ON CONFLICT (user, endpoint, key) DO UPDATE SET seq = max(seq, excluded.seq);
 -- name: segment_put
 INSERT OR REPLACE INTO segment (key, first, last, digest, sealed) VALUES (?, ?, ?, ?, ?);
 
+-- name: segment_last_row
+SELECT coalesce(max(rowid), 0) FROM segment;
+
 -- name: segments
 SELECT key, first, last, digest, sealed FROM segment
 WHERE key = ? AND first > ? AND first <= ? AND last > ? ORDER BY first, last;
