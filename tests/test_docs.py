@@ -50,6 +50,7 @@ OFF_THE_WIRE = {
     "server_unsafe",
     "store_newer",
     "store_not_migrated",
+    "store_replaced",
     "target_not_empty",
     "token_keys_wrong",
     "unreachable",

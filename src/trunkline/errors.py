@@ -341,6 +341,13 @@ class StoreOfAnotherEndpoint(TrunklineError):
     advice = "The local store belongs to another user or endpoint, or to another server."
 
 
+class StoreReplaced(TrunklineError):
+    """The server has another store than this endpoint's copies are of."""
+
+    code = "store_replaced"
+    advice = "Another store answers: what this endpoint holds of the one before is set apart."
+
+
 class DigestMismatch(TrunklineError):
     """The endpoint's copy is not the server's (I14)."""
 

@@ -1,7 +1,7 @@
 """The Python SDK: a client with a local store, an outbox and proof that its copy is complete."""
 
 from trunkline.client.client import Client
-from trunkline.client.conversations import ConversationInfo, Message, Proof
+from trunkline.client.conversations import ConversationInfo, Message, Proof, SetApart
 from trunkline.client.outbox import Posted, SentMessage
 from trunkline.client.policy import AtOnce, OnOpen, Recent, SyncPolicy, WhenIdle
 from trunkline.client.replica import Counters
@@ -21,6 +21,7 @@ __all__ = [
     "Proof",
     "Recent",
     "SentMessage",
+    "SetApart",
     "SqliteStore",
     "SyncPolicy",
     "WhenIdle",

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from trunkline.client.clock import SystemClock
-from trunkline.client.conversations import ConversationInfo, Message, Proof
+from trunkline.client.conversations import ConversationInfo, Message, Proof, SetApart
 from trunkline.client.driver import Driver, Settings, TokenSource
 from trunkline.client.endpoint import Endpoint, Report
 from trunkline.client.feed import Feed
@@ -387,6 +387,8 @@ class Client:
                 break
         else:
             return
+        if self._held(conversation) is not held:  # the server has another store meanwhile
+            return
         read = sum(entry.kind is Kind.MESSAGE for entry in seen)
         endpoint.replica.mark(held.conversation, to, read)
         endpoint.marks[held.conversation] = to
@@ -410,6 +412,28 @@ class Client:
     def counters(self) -> Counters:
         """What this endpoint saw since it was entered."""
         return self._endpoint.replica.counters
+
+    # --- what was set apart -----------------------------------------------------------
+
+    async def set_apart(self) -> list[SetApart]:
+        """What this endpoint keeps that is not, or no more, in the server's store.
+
+        After the server was given another store, or an older state of its own, what differs is
+        moved there: it is shown nowhere else. `StoreReplaced` is reported then.
+        """
+        return [
+            SetApart(a.number, a.store, a.copy.conversation, a.copy.name, a.copy.first, a.copy.last)
+            for a in await self._endpoint.apart()
+        ]
+
+    async def read_apart(self, one: SetApart) -> list[Message]:
+        """The entries of something set apart."""
+        entries = await self._endpoint.read_apart(one.number)
+        return [Message.of(one.conversation, entry) for entry in entries]
+
+    async def forget_apart(self, those: Sequence[SetApart]) -> None:
+        """Deletes what was set apart."""
+        await self._endpoint.forget([one.number for one in those])
 
     def drop_connection(self) -> None:
         """Cuts the connection as a bad network does; the client comes back by itself."""

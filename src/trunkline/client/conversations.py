@@ -69,6 +69,21 @@ class ConversationInfo(msgspec.Struct, frozen=True):
     shredded: bool
 
 
+class SetApart(msgspec.Struct, frozen=True):
+    """What this endpoint keeps of a conversation that is not in the server's store, or no more.
+
+    `store` is the id of the store that it was of (empty: not known), `name` the
+    conversation's; the entries lie within first..last.
+    """
+
+    number: int
+    store: str
+    conversation: ConversationId
+    name: str | None
+    first: Seq
+    last: Seq
+
+
 class Proof(msgspec.Struct, frozen=True):
     """The digest over the copy's entries first..last (DESIGN section 9).
 

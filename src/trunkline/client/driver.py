@@ -115,6 +115,7 @@ class Driver:
             )
             welcome = await connection.open(self._dialer, hello)
             self._expired = 0
+            await endpoint.meet(welcome.store, welcome.time_ms)
             self._session = Session(
                 endpoint,
                 connection,

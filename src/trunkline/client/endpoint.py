@@ -6,9 +6,9 @@ from typing import Protocol
 
 from trunkline.client.outbox import Outbox
 from trunkline.client.replica import Replica
-from trunkline.client.store import Changes, EndpointStore, Loaded
-from trunkline.errors import TrunklineError
-from trunkline.model import ConversationId, EndpointId, Entry, Seq, UserId
+from trunkline.client.store import Apart, Changes, EndpointStore, Loaded, Met
+from trunkline.errors import StoreReplaced, TrunklineError
+from trunkline.model import ConversationId, EndpointId, Entry, Seq, StoreLife, UserId
 
 Report = Callable[[TrunklineError], None]
 """Told what the application cannot await: lost connections, mismatches, refused sends."""
@@ -19,6 +19,10 @@ class Reader(Protocol):
 
     def deliver(self, conversation: ConversationId, entries: Sequence[Entry]) -> None:
         """Entries became part of a copy."""
+        ...
+
+    def restart(self) -> None:
+        """The endpoint's copies are others from now on."""
         ...
 
     def end(self) -> None:
@@ -46,21 +50,84 @@ class Endpoint:
         self.endpoint = endpoint
         self.report = report
         self.readers: list[Reader] = []
-        self.replica = Replica(
-            user, loaded.copies, loaded.cursor, deliver=self._deliver, report=report
-        )
-        self.outbox = Outbox(user, loaded.outbox)
-        self.marks: dict[ConversationId, Seq] = {
-            copy.conversation: copy.marker for copy in loaded.copies if copy.mark_waits
-        }
+        self.replica: Replica
+        self.outbox: Outbox
+        self.marks: dict[ConversationId, Seq]
         self.settled = asyncio.Event()
         self.emptied = asyncio.Event()
         self.failure: TrunklineError | None = None
         self.wake: Callable[[], None] = no_connection
         self._store = store
+        self._cursor = 0
+        self._met: Met | None = None
+        self._met_changed = False
+        self._take(loaded, successor=False)
+
+    def _take(self, loaded: Loaded, *, successor: bool) -> None:
+        """The copies and the outbox are these. `successor`: of a store that is younger than the
+        endpoint's last visit to the one before: all that it holds came while it was away.
+        """
+        self.replica = Replica(
+            self.user,
+            loaded.copies,
+            loaded.cursor,
+            deliver=self._deliver,
+            report=self.report,
+            all_is_news=successor,
+        )
+        self.outbox = Outbox(self.user, loaded.outbox)
+        self.marks = {copy.conversation: copy.marker for copy in loaded.copies if copy.mark_waits}
         self._cursor = loaded.cursor
-        if not self.outbox:
+        self._met = loaded.met
+        if self.outbox:
+            self.emptied.clear()
+        else:
             self.emptied.set()
+
+    async def meet(self, life: StoreLife | None, time_ms: int) -> None:
+        """The server says which store it has, and what its clock shows.
+
+        Another one than before: from now on the endpoint's copies and outbox are those that it
+        has of that store, none at first. What it holds of the one before stays where it is.
+        """
+        if life is None:
+            return
+        before = self._met
+        if before is not None and before.life.id != life.id:
+            await self._move(before, life)
+        self._met, self._met_changed = Met(life, time_ms), True
+
+    async def _move(self, before: Met, life: StoreLife) -> None:
+        part = await self._store.part_of(life.id)
+        loaded = await part.load()
+        self.write()
+        unsent, counters = self.outbox, self.replica.counters
+        self._store = part
+        self._take(loaded, successor=0 < before.time_ms < life.made_ms)
+        self.replica.counters = counters
+        counters.stores_replaced += 1
+        self.settled.clear()
+        replaced = StoreReplaced(
+            f"The server has store {life.id}, this endpoint's copies are of {before.life.id}: "
+            f"they are set apart, and {len(unsent)} unsent messages wait for that store."
+        )
+        self.report(replaced)
+        unsent.fail(replaced)
+        for reader in self.readers:
+            reader.restart()
+
+    async def apart(self) -> list[Apart]:
+        """What is set apart."""
+        self.write()
+        return await self._store.apart()
+
+    async def read_apart(self, number: int) -> list[Entry]:
+        """The entries of something set apart."""
+        return await self._store.read_apart(number)
+
+    async def forget(self, numbers: Sequence[int]) -> None:
+        """Deletes what is set apart."""
+        await self._store.forget(numbers)
 
     def _deliver(self, conversation: ConversationId, entries: Sequence[Entry]) -> None:
         for reader in self.readers:
@@ -73,6 +140,7 @@ class Endpoint:
             self.replica.has_changes
             or self.outbox.has_changes
             or self._cursor != self.replica.cursor
+            or self._met_changed
         )
 
     def write(self) -> None:
@@ -83,8 +151,10 @@ class Endpoint:
         posted, settled = self.outbox.take_changes()
         cursor = self.replica.cursor if self._cursor != self.replica.cursor else None
         self._cursor = self.replica.cursor
+        met = self._met if self._met_changed else None
+        self._met_changed = False
         self._store.write(
-            Changes(copies.dropped, copies.runs, copies.copies, posted, settled, cursor)
+            Changes(copies.dropped, copies.runs, copies.copies, posted, settled, cursor, met)
         )
 
     async def save(self) -> None:

@@ -23,11 +23,9 @@ class Feed:
         self._count = 0
         self._news: dict[ConversationId, list[Sequence[Entry]]] = {}
         self._positions: dict[ConversationId, Seq] = {}
+        self._turn = 0
         self._arrived = asyncio.Event()
-        for conversation, held in endpoint.replica.held.items():
-            if held.last > self._position(conversation):
-                self._news[conversation] = []
-        self._arrived.set()
+        self._note_held()
 
     def deliver(self, conversation: ConversationId, entries: Sequence[Entry]) -> None:
         """Entries became part of a copy."""
@@ -36,6 +34,14 @@ class Feed:
             news.append(entries)
             self._count += len(entries)
         self._arrived.set()
+
+    def restart(self) -> None:
+        """The endpoint's copies are others: of these the reader has seen nothing."""
+        self._news = {}
+        self._count = 0
+        self._positions.clear()
+        self._turn_back()
+        self._note_held()
 
     def end(self) -> None:
         """Wakes the reader up: the client failed."""
@@ -48,37 +54,60 @@ class Feed:
                 conversation = next(iter(self._news))
                 parts = self._news.pop(conversation)
                 self._count -= sum(map(len, parts))
-                for part in parts:
-                    for entry in self._following(conversation, part):
-                        self._positions[conversation] = entry.seq
-                        yield conversation, entry
-                async for entry in self._missed(conversation):
+                async for entry in self._new_of(conversation, parts):
                     yield conversation, entry
             self._endpoint.raise_failure()
             self._arrived.clear()
             await self._arrived.wait()
 
+    async def _new_of(
+        self, conversation: ConversationId, parts: Sequence[Sequence[Entry]]
+    ) -> AsyncGenerator[Entry, None]:
+        """What is new in these parts, then in the copy."""
+        turn = self._turn
+        for part in parts:
+            for entry in self._following(conversation, part):
+                if turn != self._turn:
+                    return
+                self._positions[conversation] = entry.seq
+                yield entry
+        while turn == self._turn and conversation not in self._news:
+            entries = await self._missed(conversation)
+            if not entries:
+                return
+            for entry in entries:
+                if turn != self._turn:
+                    return
+                self._positions[conversation] = entry.seq
+                yield entry
+
+    def _turn_back(self) -> None:
+        """What is being read now is not what is to be read."""
+        self._turn += 1
+        self._arrived.set()
+
+    def _note_held(self) -> None:
+        for conversation, held in self._endpoint.replica.held.items():
+            if held.last > self._position(conversation):
+                self._news.setdefault(conversation, [])
+        self._arrived.set()
+
     def _following(self, conversation: ConversationId, part: Sequence[Entry]) -> Sequence[Entry]:
         """What of a part is new, unless something before it is missing here."""
+        if conversation not in self._endpoint.replica.held:
+            return ()
         position = self._position(conversation)
         if part[-1].seq <= position or part[0].seq > position + 1:
             return ()
         return part[position + 1 - part[0].seq :]
 
-    async def _missed(self, conversation: ConversationId) -> AsyncGenerator[Entry, None]:
-        """What the copy holds beyond the reader's place, unless more of it waits already."""
-        while conversation not in self._news:
-            position = self._position(conversation)
-            last = self._endpoint.replica.held[conversation].last
-            if last <= position:
-                return
-            up_to = Seq(min(last, position + _PAGE_ENTRIES))
-            entries = await self._endpoint.read(conversation, position, up_to)
-            if not entries:
-                return
-            for entry in entries:
-                self._positions[conversation] = entry.seq
-                yield entry
+    async def _missed(self, conversation: ConversationId) -> Sequence[Entry]:
+        """A page of what the copy holds beyond the reader's place."""
+        held = self._endpoint.replica.held.get(conversation)
+        if held is None or held.last <= (position := self._position(conversation)):
+            return ()
+        up_to = Seq(min(held.last, position + _PAGE_ENTRIES))
+        return await self._endpoint.read(conversation, position, up_to)
 
     def _position(self, conversation: ConversationId) -> Seq:
         held = self._endpoint.replica.held[conversation]

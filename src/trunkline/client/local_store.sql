@@ -1,12 +1,17 @@
 -- The local store of endpoints. Entries stand as runs: one row holds a contiguous run of up to
 -- 256, at copy.number << 36 | its first seq, so that a copy's runs lie side by side in order.
 
-CREATE TABLE IF NOT EXISTS endpoint (
+-- What an endpoint holds of one store of a server, whose id is `store` (empty: not met yet).
+-- `used` is highest in the part that was used last.
+CREATE TABLE IF NOT EXISTS part (
     number INTEGER PRIMARY KEY,
     user BLOB NOT NULL,
     endpoint BLOB NOT NULL,
+    store TEXT NOT NULL DEFAULT '',
+    used INTEGER NOT NULL DEFAULT 0,
     cursor INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (user, endpoint)
+    met BLOB,
+    UNIQUE (user, endpoint, store)
 );
 
 CREATE TABLE IF NOT EXISTS copy (

@@ -41,6 +41,7 @@ class Counters(msgspec.Struct):
     duplicates_dropped: int = 0
     digest_mismatches: int = 0
     resent: int = 0
+    stores_replaced: int = 0
 
 
 class Replica:
@@ -59,7 +60,9 @@ class Replica:
         *,
         deliver: Deliver,
         report: Report,
+        all_is_news: bool = False,
     ) -> None:
+        """`all_is_news`: what an endpoint without a past finds at its first sync, too."""
         self.user = user
         self.cursor = cursor
         self.counters = Counters()
@@ -69,7 +72,7 @@ class Replica:
         self.unwritten_entries = 0
         self._deliver = deliver
         self._report = report
-        self._new_endpoint = not cursor and not copies
+        self._new_endpoint = not cursor and not copies and not all_is_news
         self._behind: dict[ConversationId, float] = {}
         self._runs: dict[ConversationId, list[list[Entry]]] = {}
         # Dicts, because their order is always the same.

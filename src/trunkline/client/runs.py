@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 import zstandard
 
-from trunkline.client.store import Copy
+from trunkline.client.store import Copy, Met
 from trunkline.model import Entry
 
 RUN_ENTRIES: Final = 256
@@ -19,6 +19,7 @@ _ZSTD_FIRST_BYTE: Final = 0x28  # no MessagePack array starts so
 _encode = msgspec.msgpack.Encoder().encode
 _decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
 _decode_copy = msgspec.msgpack.Decoder(Copy).decode
+_decode_met = msgspec.msgpack.Decoder(Met).decode
 
 
 class RunPacker:
@@ -48,3 +49,13 @@ def pack_copy(copy: Copy) -> bytes:
 def unpack_copy(data: bytes) -> Copy:
     """The inverse of `pack_copy`."""
     return _decode_copy(data)
+
+
+def pack_met(met: Met) -> bytes:
+    """The row of a store that was met."""
+    return _encode(met)
+
+
+def unpack_met(data: bytes) -> Met:
+    """The inverse of `pack_met`."""
+    return _decode_met(data)

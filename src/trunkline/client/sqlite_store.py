@@ -13,15 +13,23 @@ import asyncio
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeVar
 
-from trunkline.client.runs import RUN_ENTRIES, TAIL_ROWS, RunPacker, pack_copy, unpack_copy
-from trunkline.client.store import Changes, Copy, EndpointStore, Loaded, Outgoing
+from trunkline.client.runs import (
+    RUN_ENTRIES,
+    TAIL_ROWS,
+    RunPacker,
+    pack_copy,
+    pack_met,
+    unpack_copy,
+    unpack_met,
+)
+from trunkline.client.store import Apart, Changes, Copy, EndpointStore, Loaded, Outgoing
 from trunkline.errors import (
     DataDamaged,
     DataDirLocked,
@@ -33,7 +41,12 @@ from trunkline.errors import (
 )
 from trunkline.model import ConversationId, EndpointId, Entry, Seq, UserId
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_FROM_1: Final = """
+INSERT INTO part (number, user, endpoint, cursor)
+SELECT number, user, endpoint, cursor FROM endpoint;
+DROP TABLE endpoint;
+"""
 _LOCK_SECONDS: Final = 0.5
 _SEQ_BITS: Final = 36
 _SEQ_MASK: Final = (1 << _SEQ_BITS) - 1
@@ -46,8 +59,16 @@ _DELETE_OUTGOING: Final = "DELETE FROM outbox WHERE endpoint = ? AND number = ?"
 _DELETE_RUNS: Final = "DELETE FROM run WHERE position BETWEEN ? AND ?"
 _SELECT_RUNS: Final = "SELECT entries FROM run WHERE position BETWEEN ? AND ? ORDER BY position"
 _SELECT_START: Final = "SELECT max(position) FROM run WHERE position BETWEEN ? AND ?"
-_INSERT_ENDPOINT: Final = "INSERT OR IGNORE INTO endpoint (user, endpoint) VALUES (?, ?)"
-_SELECT_ENDPOINT: Final = "SELECT number, cursor FROM endpoint WHERE user = ? AND endpoint = ?"
+_SELECT_LAST: Final = """
+SELECT store FROM part WHERE user = ? AND endpoint = ? ORDER BY used DESC LIMIT 1"""
+_INSERT_PART: Final = "INSERT OR IGNORE INTO part (user, endpoint, store) VALUES (?, ?, ?)"
+_USE_PART: Final = """
+UPDATE part SET used = (SELECT max(used) + 1 FROM part)
+WHERE user = ? AND endpoint = ? AND store = ? RETURNING number, cursor, met"""
+_MEET: Final = "UPDATE part SET store = ?, met = ? WHERE number = ?"
+_SELECT_APART: Final = """
+SELECT copy.number, part.store, copy.state FROM part JOIN copy ON copy.endpoint = part.number
+WHERE part.user = ? AND part.endpoint = ? AND part.number != ? ORDER BY part.used, copy.number"""
 _SELECT_COPIES: Final = "SELECT number, state FROM copy WHERE endpoint = ?"
 _SELECT_OUTBOX: Final = "SELECT number, frame FROM outbox WHERE endpoint = ? ORDER BY number"
 
@@ -96,8 +117,13 @@ class SqliteStore:
         async with self._opening:
             if self._file is None:
                 self._file = await self._run(lambda: _File(self._path))
-        handle = _SqliteEndpoint(self, self._file, key)
-        self._open[key] = handle
+        return self.hand_out(self._file, key, None)
+
+    def hand_out(
+        self, file: "_File", key: tuple[UserId, EndpointId], store: str | None
+    ) -> "_SqliteEndpoint":
+        """Opens the part of a server's store, or without one that which was used last."""
+        handle = self._open[key] = _SqliteEndpoint(self, file, key, store)
         return handle
 
     async def flush(self) -> None:
@@ -140,15 +166,36 @@ class SqliteStore:
 class _SqliteEndpoint:
     """One endpoint's part of the file."""
 
-    def __init__(self, store: SqliteStore, file: "_File", key: tuple[UserId, EndpointId]) -> None:
+    def __init__(
+        self,
+        store: SqliteStore,
+        file: "_File",
+        key: tuple[UserId, EndpointId],
+        part: str | None,
+    ) -> None:
         self._store = store
         self._file = file
         self._key = key
+        self._part = part
         self.number = 0
         self.copies: dict[ConversationId, _Stored] = {}
 
     async def load(self) -> Loaded:
-        return await self._store.read(lambda: self._file.load(self, *self._key))
+        return await self._store.read(lambda: self._file.load(self, *self._key, self._part))
+
+    async def part_of(self, store: str) -> EndpointStore:
+        await self._store.flush()
+        return self._store.hand_out(self._file, self._key, store)
+
+    async def apart(self) -> list[Apart]:
+        await self._store.flush()
+        return await self._store.read(lambda: self._file.apart(self, *self._key))
+
+    async def read_apart(self, number: int) -> list[Entry]:
+        return await self._store.read(lambda: self._file.entries(number))
+
+    async def forget(self, numbers: Sequence[int]) -> None:
+        await self._store.read(lambda: self._file.forget(numbers))
 
     def write(self, changes: Changes) -> None:
         self._file.write(self, changes)
@@ -199,28 +246,57 @@ class _File:
         (found,) = execute("PRAGMA user_version").fetchone()
         if found > _FORMAT:
             raise DataDirNewer(f"The local store {path} was written by a newer version.")
+        tables = (files("trunkline.client") / "local_store.sql").read_text(encoding="utf-8")
+        taken_over = _FROM_1 if found == 1 else ""
         self._connection.executescript(
-            (files("trunkline.client") / "local_store.sql").read_text(encoding="utf-8")
+            f"BEGIN IMMEDIATE; {tables} {taken_over} PRAGMA user_version = {_FORMAT}; COMMIT;"
         )
-        execute(f"PRAGMA user_version = {_FORMAT}")
         (highest,) = execute("SELECT max(number) FROM copy").fetchone()
         self._next_copy = (highest or 0) + 1
 
     def close(self) -> None:
         self._connection.close()
 
-    def load(self, handle: _SqliteEndpoint, user: UserId, endpoint: EndpointId) -> Loaded:
+    def load(
+        self, handle: _SqliteEndpoint, user: UserId, endpoint: EndpointId, store: str | None
+    ) -> Loaded:
         execute = self._connection.execute
         name = (user.encode(), endpoint.encode())
-        execute(_INSERT_ENDPOINT, name)
-        handle.number, cursor = execute(_SELECT_ENDPOINT, name).fetchone()
+        if store is None:
+            (store,) = execute(_SELECT_LAST, name).fetchone() or ("",)
+        execute(_INSERT_PART, (*name, store))
+        ((handle.number, cursor, met),) = execute(_USE_PART, (*name, store)).fetchall()
         copies: list[Copy] = []
         for number, state in execute(_SELECT_COPIES, (handle.number,)):
             copy = unpack_copy(state)
             copies.append(copy)
             handle.copies[copy.conversation] = _Stored(number)
         outbox = execute(_SELECT_OUTBOX, (handle.number,)).fetchall()
-        return Loaded(cursor, copies, [Outgoing(number, frame) for number, frame in outbox])
+        return Loaded(
+            cursor,
+            copies,
+            [Outgoing(number, frame) for number, frame in outbox],
+            None if met is None else unpack_met(met),
+        )
+
+    def apart(self, handle: _SqliteEndpoint, user: UserId, endpoint: EndpointId) -> list[Apart]:
+        rows = self._connection.execute(
+            _SELECT_APART, (user.encode(), endpoint.encode(), handle.number)
+        )
+        return [Apart(number, store, unpack_copy(state)) for number, store, state in rows]
+
+    def entries(self, number: int) -> list[Entry]:
+        base = number << _SEQ_BITS
+        rows = self._connection.execute(_SELECT_RUNS, (base, base | _SEQ_MASK))
+        return [entry for (data,) in rows for entry in self._runs.unpack(data)]
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        execute = self._connection.execute
+        with self._transaction():
+            for number in numbers:
+                base = number << _SEQ_BITS
+                execute(_DELETE_RUNS, (base, base | _SEQ_MASK))
+                execute("DELETE FROM copy WHERE number = ?", (number,))
 
     def read(
         self, handle: _SqliteEndpoint, conversation: ConversationId, after: Seq, up_to: Seq
@@ -249,18 +325,23 @@ class _File:
         batch = list(self._waiting)
         if not batch:
             return
+        with self._transaction():
+            self._apply(batch)
+        for _ in batch:
+            self._waiting.popleft()
+        self.committed += len(batch)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
-            self._apply(batch)
+            yield
             execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             raise
-        for _ in batch:
-            self._waiting.popleft()
-        self.committed += len(batch)
 
     def _apply(self, batch: list[tuple[_SqliteEndpoint, Changes]]) -> None:
         many = self._connection.executemany
@@ -281,7 +362,13 @@ class _File:
             for handle, changes in batch
             if changes.cursor is not None
         ]
-        many("UPDATE endpoint SET cursor = ? WHERE number = ?", cursors)
+        many("UPDATE part SET cursor = ? WHERE number = ?", cursors)
+        met = [
+            (changes.met.life.id, pack_met(changes.met), handle.number)
+            for handle, changes in batch
+            if changes.met is not None
+        ]
+        many(_MEET, met)
 
     def _apply_outbox(self, batch: list[tuple[_SqliteEndpoint, Changes]]) -> None:
         posted: dict[tuple[int, int], bytes] = {}

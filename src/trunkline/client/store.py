@@ -7,7 +7,15 @@ from typing import Protocol
 import msgspec
 
 from trunkline.errors import StoreOfAnotherEndpoint
-from trunkline.model import ConversationId, ConversationKind, EndpointId, Entry, Seq, UserId
+from trunkline.model import (
+    ConversationId,
+    ConversationKind,
+    EndpointId,
+    Entry,
+    Seq,
+    StoreLife,
+    UserId,
+)
 
 
 class Copy(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -42,12 +50,32 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     frame: bytes
 
 
+class Met(msgspec.Struct, frozen=True, array_like=True):
+    """The server's store as it was met last, and the server's clock then, milliseconds."""
+
+    life: StoreLife
+    time_ms: int
+
+
+class Apart(msgspec.Struct, frozen=True):
+    """What was set apart of a conversation: it is not, or no more, in the server's store.
+
+    `number` names it within the local store; `store` is the id of the store that it is of,
+    empty: not known; `copy` is the copy that it was part of.
+    """
+
+    number: int
+    store: str
+    copy: Copy
+
+
 class Loaded(msgspec.Struct, frozen=True):
-    """All that a store holds of an endpoint but the entries; the outbox in order."""
+    """All that a part holds of an endpoint but the entries; the outbox in order."""
 
     cursor: int = 0
     copies: Sequence[Copy] = ()
     outbox: Sequence[Outgoing] = ()
+    met: Met | None = None
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -63,10 +91,15 @@ class Changes(msgspec.Struct, frozen=True):
     posted: Sequence[Outgoing] = ()
     settled: Sequence[int] = ()
     cursor: int | None = None
+    met: Met | None = None
 
 
 class EndpointStore(Protocol):
-    """One endpoint's part of a local store. May raise `StorageFull`, `StorageUnavailable`."""
+    """One endpoint's part of a local store: what it holds of one store of a server.
+
+    Of other stores it may hold parts besides; they are never mixed. May raise `StorageFull`,
+    `StorageUnavailable`.
+    """
 
     async def load(self) -> Loaded:
         """What is stored."""
@@ -84,6 +117,26 @@ class EndpointStore(Protocol):
         self, conversation: ConversationId, after: Seq, up_to_inclusive: Seq
     ) -> list[Entry]:
         """The entries of the range that were written; flushes first."""
+        ...
+
+    async def part_of(self, store: str) -> "EndpointStore":
+        """The endpoint's part of another store, by its id; made if need be.
+
+        The next `open` gives the part that was asked for last. This one takes what is still
+        written to it, until the next `flush` of either.
+        """
+        ...
+
+    async def apart(self) -> list[Apart]:
+        """What is set apart: the copies of all other parts; flushes first."""
+        ...
+
+    async def read_apart(self, number: int) -> list[Entry]:
+        """The entries of something set apart, by its number."""
+        ...
+
+    async def forget(self, numbers: Sequence[int]) -> None:
+        """Deletes what is set apart, by numbers; durable when it returns."""
         ...
 
     async def close(self) -> None:
@@ -107,13 +160,14 @@ class LocalStore(Protocol):
 
 
 class _Kept:
-    """What is durable of one endpoint."""
+    """What is durable of one endpoint's part."""
 
     def __init__(self) -> None:
         self.cursor = 0
         self.copies: dict[ConversationId, Copy] = {}
         self.entries: dict[ConversationId, list[Entry]] = {}
         self.outbox: dict[int, Outgoing] = {}
+        self.met: Met | None = None
 
     def apply(self, changes: Changes) -> None:
         for conversation in changes.dropped:
@@ -130,21 +184,45 @@ class _Kept:
             self.outbox.pop(number, None)
         if changes.cursor is not None:
             self.cursor = changes.cursor
+        self.met = changes.met or self.met
+
+
+class _Endpoint:
+    """What is durable of one endpoint: its parts, the one used last at the end."""
+
+    def __init__(self) -> None:
+        self.parts: list[_Kept] = [_Kept()]
+
+    def part_of(self, store: str) -> _Kept:
+        for part in self.parts:
+            if part.met is not None and part.met.life.id == store:
+                self.parts.remove(part)
+                break
+        else:
+            part = _Kept()
+        self.parts.append(part)
+        return part
 
 
 class MemoryStore:
     """Keeps endpoints in memory; `crash` forgets what was not flushed, as a power cut does."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[UserId, EndpointId], _Kept] = {}
+        self._kept: dict[tuple[UserId, EndpointId], _Endpoint] = {}
         self._open: dict[tuple[UserId, EndpointId], _MemoryEndpoint] = {}
 
     async def open(self, user: UserId, endpoint: EndpointId) -> EndpointStore:
         key = (user, endpoint)
         if key in self._open:
             raise StoreOfAnotherEndpoint(f"Endpoint {endpoint!r} of {user!r} is open already.")
-        handle = _MemoryEndpoint(self, key, self._kept.setdefault(key, _Kept()))
-        self._open[key] = handle
+        kept = self._kept.setdefault(key, _Endpoint())
+        return self.hand_out(key, kept, kept.parts[-1])
+
+    def hand_out(
+        self, key: tuple[UserId, EndpointId], endpoint: _Endpoint, part: _Kept
+    ) -> "_MemoryEndpoint":
+        """Opens a part."""
+        handle = self._open[key] = _MemoryEndpoint(self, key, endpoint, part)
         return handle
 
     def crash(self, user: UserId, endpoint: EndpointId) -> None:
@@ -163,26 +241,33 @@ class MemoryStore:
 
 
 class _MemoryEndpoint:
-    def __init__(self, store: MemoryStore, key: tuple[UserId, EndpointId], kept: _Kept) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        key: tuple[UserId, EndpointId],
+        endpoint: _Endpoint,
+        kept: _Kept,
+    ) -> None:
         self._store = store
         self._key = key
+        self._endpoint = endpoint
         self._kept = kept
-        self._written: list[Changes] = []
+        self._written: list[tuple[_Kept, Changes]] = []
         self._crashed = False
 
     async def load(self) -> Loaded:
         kept = self._kept
         outbox = [kept.outbox[number] for number in sorted(kept.outbox)]
-        return Loaded(kept.cursor, list(kept.copies.values()), outbox)
+        return Loaded(kept.cursor, list(kept.copies.values()), outbox, kept.met)
 
     def write(self, changes: Changes) -> None:
         if not self._crashed:
-            self._written.append(changes)
+            self._written.append((self._kept, changes))
 
     async def flush(self) -> None:
         await asyncio.sleep(0)
-        for changes in self._written:
-            self._kept.apply(changes)
+        for kept, changes in self._written:
+            kept.apply(changes)
         self._written.clear()
 
     async def read(
@@ -194,6 +279,34 @@ class _MemoryEndpoint:
             return []
         first = entries[0].seq
         return entries[max(0, after + 1 - first) : max(0, up_to_inclusive + 1 - first)]
+
+    async def part_of(self, store: str) -> EndpointStore:
+        await self.flush()
+        handle = self._store.hand_out(self._key, self._endpoint, self._endpoint.part_of(store))
+        handle._written = self._written
+        return handle
+
+    async def apart(self) -> list[Apart]:
+        await self.flush()
+        return [
+            Apart(number, part.met.life.id if part.met is not None else "", copy)
+            for number, (part, copy) in enumerate(self._others())
+        ]
+
+    async def read_apart(self, number: int) -> list[Entry]:
+        part, copy = self._others()[number]
+        return list(part.entries.get(copy.conversation, ()))
+
+    async def forget(self, numbers: Sequence[int]) -> None:
+        others = self._others()
+        for number in numbers:
+            part, copy = others[number]
+            part.entries.pop(copy.conversation, None)
+            del part.copies[copy.conversation]
+
+    def _others(self) -> list[tuple[_Kept, Copy]]:
+        others = [part for part in self._endpoint.parts if part is not self._kept]
+        return [(part, copy) for part in others for copy in part.copies.values()]
 
     def crash(self) -> None:
         self._crashed = True

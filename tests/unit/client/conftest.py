@@ -23,6 +23,7 @@ from trunkline.model import (
     Entry,
     Kind,
     Seq,
+    StoreLife,
     UserId,
 )
 from trunkline.wire.close import Close
@@ -63,6 +64,9 @@ LIMITS = Limits(
     sends_per_second=0.0,
     send_burst=1,
 )
+
+
+NOW_MS = 1_000_000
 
 
 @dataclass
@@ -134,6 +138,7 @@ class Server:
         self.received: list[ClientFrame] = []
         self.offsets: dict[tuple[UserId, str], dict[ConversationId, Seq]] = {}
         self.markers: dict[tuple[UserId, ConversationId], Seq] = {}
+        self.life: StoreLife | None = None
         self.page_entries = 100
         self.page_conversations = 100
         # faults
@@ -155,6 +160,13 @@ class Server:
         socket = Socket(self, receiver, encoding)
         self.sockets.append(socket)
         return socket
+
+    def replace_store(self, life: StoreLife) -> None:
+        """Another store, with nothing in it, answers from now on."""
+        self.life = life
+        self.conversations.clear()
+        self.offsets.clear()
+        self.markers.clear()
 
     def cut(self, code: int = ABNORMAL) -> None:
         """Every connection ends."""
@@ -217,7 +229,8 @@ class Server:
             asyncio.get_running_loop().call_soon(socket.cut, Close.TOKEN_EXPIRED)
             return
         socket.hello, socket.user = frame, frame.user or UserId(frame.token)
-        socket.answer(Welcome(1, socket.user, "c1", 1_000_000, 30.0, 1_000_000 + 3_600_000, LIMITS))
+        until_ms = NOW_MS + 3_600_000
+        socket.answer(Welcome(1, socket.user, "c1", NOW_MS, 30.0, until_ms, LIMITS, self.life))
 
     def _write(self, socket: Socket, frame: Any) -> None:
         if self.refuse_sends and (code := self.refuse_sends.pop(0)):
@@ -316,7 +329,7 @@ class Server:
         end = start + self.page_conversations
         following = str(end) if end < len(changed) else ""
         cursor = max((one.version for one in self.conversations.values()), default=0)
-        return Synced(frame.request, cursor, changed[start:end], following)
+        return Synced(frame.request, cursor, changed[start:end], following, store=self.life)
 
     def _pull(self, socket: Socket, frame: Pull) -> Pulled | Error:
         asked = [(r.conversation, r.after, r.up_to) for r in frame.ranges]

@@ -101,6 +101,29 @@ async def test_the_files_are_their_owners_alone_also_those_of_before(tmp_path: P
         os.umask(umask)
 
 
+async def test_a_store_of_the_first_format_is_taken_over_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "local.db"
+    async with SqliteStore(path) as store:
+        handle = await store.open(ANN, PHONE)
+        await handle.load()
+        handle.write(msgspec.structs.replace(grown(ROOM, 1, 300), cursor=7))
+        await handle.flush()
+    with sqlite3.connect(path) as connection:
+        connection.executescript("""
+            CREATE TABLE endpoint (number INTEGER PRIMARY KEY, user BLOB NOT NULL,
+                endpoint BLOB NOT NULL, cursor INTEGER NOT NULL DEFAULT 0, UNIQUE (user, endpoint));
+            INSERT INTO endpoint SELECT number, user, endpoint, cursor FROM part;
+            DROP TABLE part;
+            PRAGMA user_version = 1;
+        """)
+    connection.close()
+    async with SqliteStore(path) as store:
+        handle = await store.open(ANN, PHONE)
+        loaded = await handle.load()
+        assert (loaded.cursor, loaded.met, len(loaded.copies)) == (7, None, 1)
+        assert await handle.read(ROOM, Seq(0), Seq(300)) == entries(1, 300)
+
+
 async def test_single_entries_are_joined_into_longer_runs(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "local.db") as store:
         handle = await store.open(ANN, PHONE)
