@@ -82,6 +82,11 @@ class RateLimited(TrunklineError):
     advice = "This user sends faster than allowed: wait, then resend."
 
 
+class UserCrowded(RateLimited):
+    code = "user_crowded"
+    advice = "One of these users was put into many conversations lately: wait, then resend."
+
+
 # --- who may ----------------------------------------------------------------------------
 
 

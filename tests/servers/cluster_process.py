@@ -16,7 +16,13 @@ from command_line import SECONDS, started
 from trunkline.adapters.hbase.settings import Settings as HbaseSettings
 from trunkline.adapters.mysql.settings import Settings as MysqlSettings
 
-UNLIMITED = {"sends_per_second": 1_000_000, "send_burst": 1_000_000}
+UNLIMITED = {
+    f"{what}_{limit}": 1_000_000
+    for what, limit in (
+        ("sends", "per_second"), ("send", "burst"), ("named", "per_second"), ("named", "burst"),
+        ("joined", "per_second"), ("joined", "burst"),
+    )
+}  # fmt: skip
 
 
 class Tiers(msgspec.Struct, frozen=True):

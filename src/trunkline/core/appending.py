@@ -20,6 +20,7 @@ from trunkline.errors import (
     InvalidInput,
     NotAllowed,
     NotMember,
+    TooManyUsers,
     TrunklineError,
 )
 from trunkline.model import (
@@ -151,8 +152,9 @@ class _Work:
     """One conversation while a batch is decided."""
 
     __slots__ = (
-        "_seals", "_seals_of", "conversation", "countable", "created", "digest", "entries",
-        "head", "known_members", "member_count", "members", "opened", "sealed_name", "version",
+        "_membership_bytes", "_seals", "_seals_of", "conversation", "countable", "created",
+        "digest", "entries", "head", "known_members", "member_count", "members", "opened",
+        "sealed_name", "version",
     )  # fmt: skip
 
     def __init__(
@@ -162,7 +164,9 @@ class _Work:
         seals_of: Callable[[Conversation], _Seals],
         *,
         created: bool,
+        membership_bytes: int,
     ) -> None:
+        self._membership_bytes = membership_bytes
         self.conversation = conversation
         self.created = created
         self._seals: _Seals | None = None
@@ -223,8 +227,10 @@ class _Work:
         return seq
 
     def write_membership(self, draft: Draft, kind: Kind, users: tuple[UserId, ...]) -> Seq:
-        body = _encode_json(MembershipBody(users, draft.name)).decode()
-        return self.write(draft, kind, JSON, body)
+        body = _encode_json(MembershipBody(users, draft.name))
+        if len(body) > self._membership_bytes:
+            raise TooManyUsers(f"Such an entry has at most {self._membership_bytes} bytes.")
+        return self.write(draft, kind, JSON, body.decode())
 
     def join(self, draft: Draft, kind: Kind, users: tuple[UserId, ...]) -> Seq:
         before = self.digest
@@ -282,11 +288,14 @@ class AppendPlanner:
         cipher_of: Callable[[bytes], Cipher],
         *,
         group_members: int,
+        membership_bytes: int = 64 * 1024,
         compress_bodies: bool = True,
     ) -> None:
+        """`membership_bytes`: most bytes of an entry's body that names users, as it is made."""
         self._cipher_of = cipher_of
         self._compress_bodies = compress_bodies
         self._group_members = group_members
+        self._membership_bytes = membership_bytes
         self._seals: Recent[ConversationId, _Seals] = Recent(_SEALS_KEPT)
 
     def forget_idle(self) -> None:
@@ -334,6 +343,7 @@ class AppendPlanner:
             state.members.get(draft.conversation, {}),
             self._seals_of,
             created=created,
+            membership_bytes=self._membership_bytes,
         )
         works[draft.conversation] = work
         return work
@@ -375,8 +385,9 @@ class AppendPlanner:
             if not users:
                 raise InvalidInput("None of these users is a member.")
             return work.leave(draft, users)
+        seq = work.write_membership(draft, Kind.RENAMED, ())
         work.rename(draft.name or "")
-        return work.write_membership(draft, Kind.RENAMED, ())
+        return seq
 
     def _create(self, draft: Draft, work: _Work) -> Seq:
         if work.head:

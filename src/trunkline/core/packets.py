@@ -16,6 +16,7 @@ from trunkline.model import (
     Conversation,
     ConversationId,
     ConversationKey,
+    ConversationKind,
     Entry,
     Kind,
     Seq,
@@ -143,6 +144,23 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
     entries: list[Entry]
     change: Kind | None = None
     users: tuple[UserId, ...] = ()
+
+    def first_watchers(self, conversation: Conversation) -> Sequence[UserId]:
+        """Who is pushed the first entry of a conversation: who made it, and the two of a single
+        one. The members of a group did not ask for it: what names a thousand of them would be
+        sent to each.
+        """
+        if self.change is not Kind.CREATED:
+            return ()
+        return self.users if conversation.kind is ConversationKind.SINGLE else self.users[:1]
+
+    def told(self, conversation: Conversation) -> Sequence[UserId]:
+        """Who is to sync, since the entry concerns them and they are not pushed it, or because
+        it ends their view.
+        """
+        if self.change is not Kind.CREATED:
+            return self.users
+        return () if conversation.kind is ConversationKind.SINGLE else self.users[1:]
 
 
 def cuts(write: ConversationWrite) -> Iterator[Cut]:

@@ -71,6 +71,10 @@ class TokenBucket:
             raise RateLimited(retry_after_seconds=lacking / self._rate)
         self._level = level - amount
 
+    def give_back(self, amount: float = 1.0) -> None:
+        """What was taken for something that was refused elsewhere."""
+        self._level += amount
+
     def full(self, now: float) -> bool:
         """Whether nothing was taken for so long that the bucket may be forgotten."""
         return self._level + (now - self._updated) * self._rate >= self._burst

@@ -26,7 +26,7 @@ from trunkline.services.access import Views
 from trunkline.services.append import AppendService
 from trunkline.services.archiver import Archiver
 from trunkline.services.batch_load import BatchLoad
-from trunkline.services.charges import Charges
+from trunkline.services.charges import Rates
 from trunkline.services.comparing import CachedComparison, Comparison, StoredComparison
 from trunkline.services.crossing import AfterCommit, Alone, Cluster, Crossing
 from trunkline.services.drafting import Drafting, FreshKeys
@@ -87,7 +87,7 @@ class Backbone:
             stores.hot, stores.cached, stores.cold, stores.sealer, stores.clock,
         )  # fmt: skip
         self._fresh_keys = FreshKeys(sealer, stores.random_bits)
-        self._operations = Charges(settings.sends_per_second, settings.send_burst, clock)
+        self._rates = Rates(settings, clock)
         self._draining = False
         self._drained = asyncio.Event()
         self._views = Views(hot)
@@ -105,6 +105,7 @@ class Backbone:
         self._planner = AppendPlanner(
             sealer.cipher,
             group_members=settings.group_members,
+            membership_bytes=settings.membership_bytes,
             compress_bodies=settings.compress_bodies,
         )
         self.append = AppendService(
@@ -244,7 +245,7 @@ class Backbone:
     def drafting(self, user: UserId) -> Drafting:
         """Makes the drafts of a connection; the rate is the user's, over all connections."""
         return Drafting(
-            user, self._operations.of(user), self._fresh_keys, self._stores.clock, self.settings
+            user, self._rates, self._fresh_keys, self._stores.clock, self.settings
         )
 
     def welcome(self, connection: Connection, expires_ms: int) -> Welcome:

@@ -1,10 +1,13 @@
 """What users may cause: one bucket a user for each kind of work, over all their connections."""
 
+from collections.abc import Collection
 from typing import Final
 
 from trunkline.core.session import TokenBucket
+from trunkline.errors import RateLimited, UserCrowded
 from trunkline.model import UserId
 from trunkline.ports.clock import Clock
+from trunkline.services.settings import ServiceSettings
 
 _LOOKED_THROUGH_FROM: Final = 100_000
 """Buckets from which on those that are full again are looked for, and forgotten."""
@@ -35,3 +38,39 @@ class Charges:
     def take(self, user: UserId, amount: float = 1.0) -> None:
         """Takes `amount` units of a user's; raises `RateLimited` with the time to wait."""
         self.of(user).take(self._clock.monotonic(), amount)
+
+
+class Rates:
+    """All that this worker lets users cause.
+
+    Attributes:
+        operations: by whom; one each.
+    """
+
+    def __init__(self, settings: ServiceSettings, clock: Clock) -> None:
+        self.operations = Charges(settings.sends_per_second, settings.send_burst, clock)
+        self._named = Charges(settings.named_per_second, settings.named_burst, clock)
+        self._joined = Charges(settings.joined_per_second, settings.joined_burst, clock)
+
+    def naming(self, sender: UserId, users: Collection[UserId], *, begins: bool) -> None:
+        """Charges a change of members to who asks for it: by the users named, since each costs
+        a row, a line of a list, and what is sent; a conversation that begins is one more.
+
+        Raises `RateLimited`.
+        """
+        self._named.take(sender, len(users) + begins)
+
+    def joining(self, sender: UserId, users: Collection[UserId]) -> None:
+        """Charges those who did not ask for it, for the sum over all who put them somewhere.
+
+        Raises `UserCrowded` if one of them was put into too many conversations lately; then
+        none of them is charged.
+        """
+        joined = [user for user in dict.fromkeys(users) if user != sender]
+        for number, user in enumerate(joined):
+            try:
+                self._joined.take(user)
+            except RateLimited as error:
+                for charged in joined[:number]:
+                    self._joined.of(charged).give_back()
+                raise UserCrowded(retry_after_seconds=error.retry_after_seconds) from None

@@ -5,7 +5,6 @@ from typing import assert_never
 
 from trunkline.core import ids
 from trunkline.core.envelope import kek_of
-from trunkline.core.session import TokenBucket
 from trunkline.errors import BodyEmpty, BodyTooLarge, InvalidInput, NotMember, TooManyUsers
 from trunkline.model import (
     ConversationId,
@@ -16,6 +15,7 @@ from trunkline.model import (
 )
 from trunkline.ports.clock import Clock
 from trunkline.ports.sealer import Sealer
+from trunkline.services.charges import Rates
 from trunkline.services.settings import ServiceSettings
 from trunkline.wire.frames import Add, Create, Leave, Remove, Rename, Send
 
@@ -46,26 +46,29 @@ class FreshKeys:
 class Drafting:
     """The drafts of one user's connection."""
 
-    __slots__ = ("_bucket", "_clock", "_fresh_keys", "_part", "_peers", "_settings", "_user")
+    __slots__ = (
+        "_bucket", "_clock", "_fresh_keys", "_part", "_peers", "_rates", "_settings", "_user",
+    )  # fmt: skip
 
     def __init__(
         self,
         user: UserId,
-        bucket: TokenBucket,
+        rates: Rates,
         fresh_keys: FreshKeys,
         clock: Clock,
         settings: ServiceSettings,
     ) -> None:
         self._user = user
         self._part = ids.part_of_single(user)
-        self._bucket = bucket
+        self._rates = rates
+        self._bucket = rates.operations.of(user)
         self._fresh_keys = fresh_keys
         self._clock = clock
         self._settings = settings
         self._peers: dict[UserId, tuple[ConversationId, tuple[UserId, UserId], FreshKey]] = {}
 
     def draft(self, operation: Operation) -> Draft:
-        """The draft of an operation; raises `InvalidInput` or `RateLimited`."""
+        """The draft of an operation; raises `InvalidInput`, `NotMember` or `RateLimited`."""
         self._bucket.take(self._clock.monotonic())
         if isinstance(operation, Send):
             return self._message(operation)
@@ -115,6 +118,7 @@ class Drafting:
         self._check_own(operation.conversation)
         self._check_users(users)
         self._check_name(name)
+        self._charge(kind, users)
         return Draft(
             operation.conversation, self._user, operation.id, kind, self._clock.now_ms(),
             users=tuple(users), name=name, fresh=fresh,
@@ -134,6 +138,12 @@ class Drafting:
                 self._peers.clear()
             self._peers[other] = peer
         return peer
+
+    def _charge(self, kind: Kind, users: Collection[UserId]) -> None:
+        if users:
+            self._rates.naming(self._user, users, begins=kind is Kind.CREATED)
+        if kind is not Kind.LEFT:
+            self._rates.joining(self._user, users)
 
     def _check_own(self, conversation: ConversationId) -> None:
         """Refuses other people's single conversations before anything is looked up (I13)."""

@@ -110,18 +110,17 @@ class FanOut:
             self._unwatch_until_joined(conversation, write.opened)
         pushed = 0
         for cut in cuts(write):
-            if cut.change is Kind.CREATED:
-                self._watch(conversation, cut.users)
+            self._watch(conversation, cut.first_watchers(conversation))
             pushed += self._push_cut(conversation, cut, sole_sender)
-            if cut.change is Kind.JOINED:
+            if cut.change in (Kind.CREATED, Kind.JOINED):
                 self._watch(conversation, cut.users)
-            if cut.change in (Kind.JOINED, Kind.LEFT):
+            if cut.told(conversation):
                 self._tell(conversation, cut)
         return pushed
 
     def _tell(self, conversation: Conversation, cut: Cut) -> None:
         """Those whom a change concerns sync; who left watches no more."""
-        for user in cut.users:
+        for user in cut.told(conversation):
             for connection in self._registry.of_user(user):
                 if cut.change is Kind.LEFT:
                     self._registry.unwatch(connection, conversation.key)

@@ -53,6 +53,40 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Positive,
         msgspec.Meta(description="Sends that a user may make at once before the rate counts."),
     ] = 2_000
+    named_per_second: Annotated[
+        float,
+        msgspec.Meta(
+            gt=0,
+            description="Users that a user's `create`, `add` and `remove` may name a second, over "
+            "all connections to a worker; a `create` counts one more.",
+        ),
+    ] = 100.0
+    named_burst: Annotated[
+        Positive,
+        msgspec.Meta(description="Users that may be named at once before that rate counts."),
+    ] = 10_000
+    joined_per_second: Annotated[
+        float,
+        msgspec.Meta(
+            gt=0,
+            description="Conversations that others may put a user into a second, all of them "
+            "together, through a worker.",
+        ),
+    ] = 10.0
+    joined_burst: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Conversations that others may put a user into at once before that rate "
+            "counts."
+        ),
+    ] = 2_500
+    membership_bytes: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Largest body of an entry that changes the members, in bytes of UTF-8, as "
+            "it is stored: names with many characters that JSON escapes make it longer."
+        ),
+    ] = 64 * 1024
     connections: Annotated[
         Positive,
         msgspec.Meta(description="Most open connections; further ones are told to come back."),

@@ -93,11 +93,10 @@ class SharedFanOut(FanOut):
                 conversation.key, conversation.id, cut.version, cut.entries[0].seq,
                 cut.entries[-1].seq, MESSAGEPACK.encode(push), cut.change, cut.users,
             )  # fmt: skip
-            if cut.change is Kind.CREATED:
-                self._let_in(conversation, cut)
+            self._let_in(conversation, cut, cut.first_watchers(conversation))
             pushed += self.show(frame, sole_sender)
-            if cut.change is Kind.JOINED:
-                self._let_in(conversation, cut)
+            if cut.change in (Kind.CREATED, Kind.JOINED):
+                self._let_in(conversation, cut, cut.users)
             if others:
                 self._publisher.frame(frame, others)
             if cut.users:
@@ -106,7 +105,7 @@ class SharedFanOut(FanOut):
                 self._publisher.note(note, but=others)
         return pushed
 
-    def _let_in(self, conversation: Conversation, cut: Cut) -> None:
+    def _let_in(self, conversation: Conversation, cut: Cut, users: Sequence[UserId]) -> None:
         """Whom this worker's own commit made a member is pushed from there on, at once.
 
         Frames of other workers come once the tier knows of it: then a notice tells of what
@@ -114,7 +113,7 @@ class SharedFanOut(FanOut):
         """
         seq = cut.entries[-1].seq
         row = msgspec.structs.replace(conversation, head=seq, membership_version=cut.version)
-        for user in cut.users:
+        for user in users:
             for connection in self._registry.of_user(user):
                 self._registry.watch(connection, row, seq)
 

@@ -43,6 +43,7 @@ from trunkline.model import (
 
 GROUP_MEMBERS = 4
 SEALER = sealer()
+G = ConversationId("g")
 USERS = [UserId(user) for user in ("ann", "bob", "José", "jose")]
 WRAPPED = {name: SEALER.new_wrapped_key() for name in ("g", "h", "single")}
 
@@ -50,13 +51,17 @@ WRAPPED = {name: SEALER.new_wrapped_key() for name in ("g", "h", "single")}
 class Book:
     """A store in a few dicts, which takes over decisions as an adapter does."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, members: int = GROUP_MEMBERS, membership_bytes: int = 64 * 1024
+    ) -> None:
         self.rows: dict[ConversationId, Conversation] = {}
         self.members: dict[ConversationId, dict[UserId, Member]] = {}
         self.entries: dict[ConversationId, list[StoredEntry]] = {}
         self.shown: dict[ConversationId, list[Entry]] = {}
         self.known: dict[tuple[ConversationId, UserId, ClientMessageId], Seq] = {}
-        self._planner = AppendPlanner(SEALER.cipher, group_members=GROUP_MEMBERS)
+        self._planner = AppendPlanner(
+            SEALER.cipher, group_members=members, membership_bytes=membership_bytes
+        )
 
     def append(self, *drafts: Draft) -> list[Outcome]:
         decision = self.decide(*drafts)
@@ -316,3 +321,23 @@ def test_a_sender_has_seen_what_it_sent() -> None:
     members = book.members[ConversationId("g")]
     assert (members[UserId("ann")].marker, members[UserId("bob")].marker) == (4, 3)
     check(book)
+
+
+@pytest.mark.parametrize("kind", [Kind.CREATED, Kind.JOINED])
+@pytest.mark.parametrize("character", ["\x01", '"', "\\", "🦊", "x"])
+def test_an_entry_that_names_users_is_bounded_by_the_bytes_that_are_made(
+    kind: Kind, character: str
+) -> None:
+    """JSON makes six bytes of a control character: what counts is what is stored and pushed."""
+    book = Book(members=100, membership_bytes=1_000)
+    if kind is Kind.JOINED:
+        book.append(create("1"))
+    before = len(book.shown.get(G, []))
+    users = [f"{character * 10}{number}" for number in range(60)]
+    outcomes = codes(book.append(draft(kind, "2", users=users, creates=kind is Kind.CREATED)))
+    if character == "x":
+        assert outcomes == [before + 1]
+        assert len(book.shown[G][-1].body.encode()) <= 1_000
+    else:
+        assert outcomes == ["too_many_users"]
+        assert len(book.shown.get(G, [])) == before
