@@ -87,6 +87,11 @@ class UserCrowded(RateLimited):
     advice = "One of these users was put into many conversations lately: wait, then resend."
 
 
+class ListFull(TrunklineError):
+    code = "list_full"
+    advice = "One of these users has as many conversations as a user may have."
+
+
 # --- who may ----------------------------------------------------------------------------
 
 

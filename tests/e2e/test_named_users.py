@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from conftest import StartServer
+import asyncio
+
 from foreign_client import ForeignClient, Server
+
+from conftest import StartServer
 
 NUMBER_OF_GROUPS = 5
 
@@ -75,3 +78,23 @@ async def test_a_body_that_escaping_makes_too_long_is_not_stored(server: Server)
     answer = await eve.ask("create", id="1", conversation="g", users=users)
     assert answer["code"] == "too_many_users"
     assert (await eve.ask("create", id="2", conversation="g", users=users[:100]))["seq"] == 1
+
+
+async def test_a_full_list_takes_no_more_from_whomever(start_server: StartServer) -> None:
+    server = await start_server(user_conversations=NUMBER_OF_GROUPS)
+    eve = await server.connect("eve")
+    async with asyncio.timeout(20):
+        number, answer = 0, {}
+        while answer.get("code") is None:
+            number += 1
+            answer = await eve.ask(
+                "create", id=f"{number}", conversation=f"{number}", users=["bob"]
+            )
+            await asyncio.sleep(0.1)
+    assert (answer["code"], answer.get("retryable", False)) == ("list_full", False)
+    assert NUMBER_OF_GROUPS < number < 10 * NUMBER_OF_GROUPS
+    carol = await server.connect("carol")
+    await carol.ask("create", id="1", conversation="carols")
+    answer = await carol.ask("add", id="2", conversation="carols", users=["bob"])
+    assert answer["code"] == "list_full"
+    assert (await carol.ask("add", id="3", conversation="carols", users=["dan"]))["seq"] == 2

@@ -33,6 +33,7 @@ from trunkline.services.drafting import Drafting, FreshKeys
 from trunkline.services.durable_offsets import DurableOffsets
 from trunkline.services.fanout import FanOut
 from trunkline.services.lane import Bounds
+from trunkline.services.list_bound import ListBound
 from trunkline.services.markers import Markers
 from trunkline.services.metrics import Metrics
 from trunkline.services.pulls import Pulls
@@ -47,6 +48,7 @@ from trunkline.wire.frames import PROTOCOL_VERSION, Hello, Limits, Sync, Synced,
 
 _log = structlog.get_logger("trunkline.backbone")
 _EVICT_SECONDS = 30.0
+_LISTS_SECONDS = 1.0
 
 
 class Stores(msgspec.Struct, frozen=True):
@@ -87,7 +89,8 @@ class Backbone:
             stores.hot, stores.cached, stores.cold, stores.sealer, stores.clock,
         )  # fmt: skip
         self._fresh_keys = FreshKeys(sealer, stores.random_bits)
-        self._rates = Rates(settings, clock)
+        self._lists = ListBound(hot, clock, most_lines=settings.user_conversations)
+        self._rates = Rates(settings, clock, self._lists)
         self._draining = False
         self._drained = asyncio.Event()
         self._views = Views(hot)
@@ -164,6 +167,7 @@ class Backbone:
             group.create_task(self._run_appends())
             group.create_task(self._offsets.run())
             group.create_task(self._repeat(_EVICT_SECONDS, self._stores.cached.evict_idle))
+            group.create_task(self._repeat(_LISTS_SECONDS, self._lists.look))
             group.create_task(self._repeat(self.settings.keys_refresh_seconds, self._refresh_keys))
             if self._archives:
                 group.create_task(self.archiver.run())
@@ -244,9 +248,7 @@ class Backbone:
 
     def drafting(self, user: UserId) -> Drafting:
         """Makes the drafts of a connection; the rate is the user's, over all connections."""
-        return Drafting(
-            user, self._rates, self._fresh_keys, self._stores.clock, self.settings
-        )
+        return Drafting(user, self._rates, self._fresh_keys, self._stores.clock, self.settings)
 
     def welcome(self, connection: Connection, expires_ms: int) -> Welcome:
         """The answer to `hello`."""

@@ -7,6 +7,7 @@ from trunkline.core.session import TokenBucket
 from trunkline.errors import RateLimited, UserCrowded
 from trunkline.model import UserId
 from trunkline.ports.clock import Clock
+from trunkline.services.list_bound import ListBound
 from trunkline.services.settings import ServiceSettings
 
 _LOOKED_THROUGH_FROM: Final = 100_000
@@ -47,7 +48,8 @@ class Rates:
         operations: by whom; one each.
     """
 
-    def __init__(self, settings: ServiceSettings, clock: Clock) -> None:
+    def __init__(self, settings: ServiceSettings, clock: Clock, lists: ListBound) -> None:
+        self._lists = lists
         self.operations = Charges(settings.sends_per_second, settings.send_burst, clock)
         self._named = Charges(settings.named_per_second, settings.named_burst, clock)
         self._joined = Charges(settings.joined_per_second, settings.joined_burst, clock)
@@ -60,13 +62,15 @@ class Rates:
         """
         self._named.take(sender, len(users) + begins)
 
-    def joining(self, sender: UserId, users: Collection[UserId]) -> None:
+    def joining(self, sender: UserId, users: Collection[UserId], *, begins: bool) -> None:
         """Charges those who did not ask for it, for the sum over all who put them somewhere.
 
-        Raises `UserCrowded` if one of them was put into too many conversations lately; then
-        none of them is charged.
+        Raises `ListFull`, or `UserCrowded` if one of them was put into too many conversations
+        lately; then none of them is charged.
         """
         joined = [user for user in dict.fromkeys(users) if user != sender]
+        listed = [sender, *joined] if begins else joined
+        self._lists.check(listed)
         for number, user in enumerate(joined):
             try:
                 self._joined.take(user)
@@ -74,3 +78,4 @@ class Rates:
                 for charged in joined[:number]:
                     self._joined.of(charged).give_back()
                 raise UserCrowded(retry_after_seconds=error.retry_after_seconds) from None
+        self._lists.joined(listed)

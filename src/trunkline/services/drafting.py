@@ -140,10 +140,11 @@ class Drafting:
         return peer
 
     def _charge(self, kind: Kind, users: Collection[UserId]) -> None:
-        if users:
-            self._rates.naming(self._user, users, begins=kind is Kind.CREATED)
+        begins = kind is Kind.CREATED
+        if users or begins:
+            self._rates.naming(self._user, users, begins=begins)
         if kind is not Kind.LEFT:
-            self._rates.joining(self._user, users)
+            self._rates.joining(self._user, users, begins=begins)
 
     def _check_own(self, conversation: ConversationId) -> None:
         """Refuses other people's single conversations before anything is looked up (I13)."""

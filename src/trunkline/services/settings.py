@@ -80,6 +80,13 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "counts."
         ),
     ] = 2_500
+    user_conversations: Annotated[
+        Positive,
+        msgspec.Meta(
+            description="Conversations of a user, those left too, from about which on `create` "
+            "and `add` put the user into no more; lists are counted after the fact."
+        ),
+    ] = 100_000
     membership_bytes: Annotated[
         Positive,
         msgspec.Meta(

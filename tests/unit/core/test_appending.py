@@ -51,9 +51,7 @@ WRAPPED = {name: SEALER.new_wrapped_key() for name in ("g", "h", "single")}
 class Book:
     """A store in a few dicts, which takes over decisions as an adapter does."""
 
-    def __init__(
-        self, *, members: int = GROUP_MEMBERS, membership_bytes: int = 64 * 1024
-    ) -> None:
+    def __init__(self, *, members: int = GROUP_MEMBERS, membership_bytes: int = 64 * 1024) -> None:
         self.rows: dict[ConversationId, Conversation] = {}
         self.members: dict[ConversationId, dict[UserId, Member]] = {}
         self.entries: dict[ConversationId, list[StoredEntry]] = {}
