@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from foreign_client import ForeignClient, Server
-
-from conftest import StartServer
 
 NUMBER_OF_GROUPS = 5
 
@@ -44,7 +43,7 @@ async def test_the_two_of_a_single_conversation_are_pushed_it_whole(server: Serv
 
 
 async def test_the_rate_of_a_user_counts_the_users_that_are_named(
-    start_server: StartServer,
+    start_server: Any,
 ) -> None:
     server = await start_server(named_per_second=0.001, named_burst=100)
     eve = await server.connect("eve")
@@ -58,7 +57,7 @@ async def test_the_rate_of_a_user_counts_the_users_that_are_named(
 
 
 async def test_strangers_together_put_a_user_into_so_many_conversations_at_a_time(
-    start_server: StartServer,
+    start_server: Any,
 ) -> None:
     server = await start_server(joined_per_second=0.001, joined_burst=NUMBER_OF_GROUPS)
     for number in range(NUMBER_OF_GROUPS):
@@ -80,7 +79,7 @@ async def test_a_body_that_escaping_makes_too_long_is_not_stored(server: Server)
     assert (await eve.ask("create", id="2", conversation="g", users=users[:100]))["seq"] == 1
 
 
-async def test_a_full_list_takes_no_more_from_whomever(start_server: StartServer) -> None:
+async def test_a_full_list_takes_no_more_from_whomever(start_server: Any) -> None:
     server = await start_server(user_conversations=NUMBER_OF_GROUPS)
     eve = await server.connect("eve")
     async with asyncio.timeout(20):
@@ -98,3 +97,29 @@ async def test_a_full_list_takes_no_more_from_whomever(start_server: StartServer
     answer = await carol.ask("add", id="2", conversation="carols", users=["bob"])
     assert answer["code"] == "list_full"
     assert (await carol.ask("add", id="3", conversation="carols", users=["dan"]))["seq"] == 2
+
+
+async def test_first_messages_of_strangers_are_charged_and_further_ones_are_not(
+    start_server: Any,
+) -> None:
+    """To whom they are sent, for all strangers together."""
+    server = await start_server(joined_per_second=0.001, joined_burst=2)
+    for number, code in enumerate((None, None, "user_crowded")):
+        stranger = await server.connect(f"stranger{number}")
+        answer = await stranger.ask("send", id="1", to="bob", body="hello")
+        assert answer.get("code") == code
+    known = await server.connect("stranger0")
+    for number in range(5):
+        assert "seq" in await known.ask("send", id=f"again{number}", to="bob", body="more")
+    bob = await server.connect("bob")
+    assert (await bob.ask("send", id="1", to="stranger0", body="yes?"))["seq"] == 8
+    assert len((await bob.ask("sync", request=1, vector={}))["conversations"]) == 2
+
+
+async def test_who_begins_conversations_is_charged_for_them(start_server: Any) -> None:
+    server = await start_server(named_per_second=0.001, named_burst=4)
+    eve = await server.connect("eve")
+    for number, code in enumerate((None, None, "rate_limited")):
+        answer = await eve.ask("send", id=f"{number}", to=f"victim{number}", body="hello")
+        assert answer.get("code") == code
+    assert (await eve.ask("send", id="more", to="victim0", body="hello"))["seq"] == 3

@@ -132,6 +132,8 @@ def move_markers(members: MutableMapping[UserId, Member], entries: Sequence[Stor
 _encode_json = msgspec.json.Encoder().encode
 
 
+Begins = Callable[[UserId, Sequence[UserId]], None]
+"""Told the sender and both users of a single conversation."""
 _SEALS_KEPT: Final = 65_536
 
 
@@ -280,6 +282,10 @@ class _Work:
         )  # fmt: skip
 
 
+def _at_no_charge(sender: UserId, users: Sequence[UserId]) -> None:
+    """Whoever wants may begin."""
+
+
 class AppendPlanner:
     """Decides batches. `cipher_of` opens a wrapped data key."""
 
@@ -290,8 +296,14 @@ class AppendPlanner:
         group_members: int,
         membership_bytes: int = 64 * 1024,
         compress_bodies: bool = True,
+        begins: Begins = _at_no_charge,
     ) -> None:
-        """`membership_bytes`: most bytes of an entry's body that names users, as it is made."""
+        """`membership_bytes`: most bytes of an entry's body that names users, as it is made.
+
+        `begins` is asked before a single conversation begins, and refuses it by an error: only
+        here it is known that there was none.
+        """
+        self._begins = begins
         self._cipher_of = cipher_of
         self._compress_bodies = compress_bodies
         self._group_members = group_members
@@ -362,6 +374,7 @@ class AppendPlanner:
     def _apply(self, draft: Draft, work: _Work) -> Seq:
         if draft.kind is Kind.MESSAGE:
             if work.head == 0 and draft.fresh is not None:
+                self._begins(draft.sender, draft.users)
                 work.join(draft, Kind.CREATED, draft.users)
                 if draft.name is not None:
                     work.rename(draft.name)

@@ -110,6 +110,7 @@ class Backbone:
             group_members=settings.group_members,
             membership_bytes=settings.membership_bytes,
             compress_bodies=settings.compress_bodies,
+            begins=self._rates.single,
         )
         self.append = AppendService(
             hot, self._planner, fanout, after, clock, metrics,

@@ -1,6 +1,6 @@
 """What users may cause: one bucket a user for each kind of work, over all their connections."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from trunkline.core.session import TokenBucket
@@ -61,6 +61,14 @@ class Rates:
         Raises `RateLimited`.
         """
         self._named.take(sender, len(users) + begins)
+
+    def single(self, sender: UserId, users: Sequence[UserId]) -> None:
+        """Charges the single conversation of two users to who begins it, and to the other.
+
+        Raises as `naming` and `joining` do.
+        """
+        self.naming(sender, users[1:], begins=True)
+        self.joining(sender, users, begins=True)
 
     def joining(self, sender: UserId, users: Collection[UserId], *, begins: bool) -> None:
         """Charges those who did not ask for it, for the sum over all who put them somewhere.

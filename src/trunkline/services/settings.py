@@ -58,7 +58,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         msgspec.Meta(
             gt=0,
             description="Users that a user's `create`, `add` and `remove` may name a second, over "
-            "all connections to a worker; a `create` counts one more.",
+            "all connections to a worker; a `create` counts one more, a first message to a user "
+            "two.",
         ),
     ] = 100.0
     named_burst: Annotated[
