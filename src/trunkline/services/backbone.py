@@ -105,13 +105,7 @@ class Backbone:
                 sweep_seconds=settings.sweep_seconds,
             )  # fmt: skip
             fanout = self._crossing.fanout
-        self._planner = AppendPlanner(
-            sealer.cipher,
-            group_members=settings.group_members,
-            membership_bytes=settings.membership_bytes,
-            compress_bodies=settings.compress_bodies,
-            begins=self._rates.single,
-        )
+        self._planner = self._make_planner()
         self.append = AppendService(
             hot, self._planner, fanout, after, clock, metrics,
             lanes=stores.lanes.count, lane_of=stores.lanes.of,
@@ -149,6 +143,15 @@ class Backbone:
             ),
             stores.random_bits,
         )  # fmt: skip
+
+    def _make_planner(self) -> AppendPlanner:
+        return AppendPlanner(
+            self._stores.sealer.cipher,
+            group_members=self.settings.group_members,
+            membership_bytes=self.settings.membership_bytes,
+            compress_bodies=self.settings.compress_bodies,
+            begins=self._rates.single,
+        )
 
     def _comparison(self) -> Comparison:
         stores, crossing = self._stores, self._crossing

@@ -47,7 +47,8 @@ class Drafting:
     """The drafts of one user's connection."""
 
     __slots__ = (
-        "_bucket", "_clock", "_fresh_keys", "_part", "_peers", "_rates", "_settings", "_user",
+        "_bucket", "_clock", "_fresh_keys", "_last", "_part", "_peers", "_rates", "_settings",
+        "_user",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,7 @@ class Drafting:
     ) -> None:
         self._user = user
         self._part = ids.part_of_single(user)
+        self._last: ConversationId | None = None
         self._rates = rates
         self._bucket = rates.operations.of(user)
         self._fresh_keys = fresh_keys
@@ -90,7 +92,9 @@ class Drafting:
             )  # fmt: skip
         if send.conversation is None:
             raise InvalidInput("`send` names a conversation or a user.")
-        self._check_own(send.conversation)
+        if send.conversation != self._last:  # few change it from one message to the next
+            self._check_own(send.conversation)
+            self._last = send.conversation
         return Draft(
             send.conversation, self._user, send.id, Kind.MESSAGE, now_ms, send.body,
             send.content_type, send.refers_to,
