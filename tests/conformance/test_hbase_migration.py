@@ -20,7 +20,7 @@ from trunkline.adapters.hbase.opening import open_hbase
 from trunkline.adapters.hbase.pool import connected
 from trunkline.adapters.hbase.settings import Settings
 from trunkline.errors import ConfigInvalid, StoreNewer, StoreNotMigrated, TierUnavailable
-from trunkline.model import Seq
+from trunkline.model import ConversationKey, Seq
 from trunkline.testing.proxy import Proxy
 
 
@@ -132,9 +132,9 @@ async def test_a_table_that_is_switched_off_is_unavailable(absent: Settings) -> 
     await migrate_hbase(absent)
     async with connected(absent, random.Random()) as pool:
         await pool.call("disableTable", table_name(absent.table), seconds=60.0)
-    with pytest.raises(TierUnavailable):
-        async with open_hbase(absent):
-            pass
+    async with open_hbase(absent) as tier:
+        with pytest.raises(TierUnavailable):
+            await tier.cold.metadata(ConversationKey(1))
     async with connected(absent, random.Random()) as pool:
         await pool.call("deleteTable", table_name(absent.table), seconds=60.0)
 
@@ -158,10 +158,43 @@ async def test_the_last_put_counts_when_regions_have_moved_and_files_lie_side_by
             assert await tier.cold.read(put.key, Seq(0), Seq(9)) == [put]
 
 
-async def test_a_server_that_is_not_there_is_unavailable(hbase_server: Settings) -> None:
-    """At opening as later."""
+async def test_nothing_is_migrated_where_no_server_is(hbase_server: Settings) -> None:
     async with Proxy(hbase_server.host, hbase_server.port) as proxy:
         settings = msgspec.structs.replace(hbase_server, port=proxy.port, backoff_seconds=0.01)
-    for use in (migrate_hbase(settings), open_hbase(settings).__aenter__()):
-        with pytest.raises(TierUnavailable, match="does not answer"):
-            await use
+    with pytest.raises(TierUnavailable, match="does not answer"):
+        await migrate_hbase(settings)
+
+
+async def test_a_server_that_is_away_at_the_start_serves_once_it_is_back(absent: Settings) -> None:
+    """What must be known of the table is learnt then, whether somebody asks or not."""
+    await migrate_hbase(absent)
+    async with Proxy(absent.host, absent.port) as proxy:
+        proxy.refusing = True
+        settings = msgspec.structs.replace(absent, port=proxy.port, backoff_seconds=0.01)
+        async with open_hbase(settings) as tier, asyncio.TaskGroup() as group:
+            watching = group.create_task(tier.table.watch())
+            health = tier.health(needed=False)
+            with pytest.raises(TierUnavailable, match="does not answer"):
+                await tier.cold.metadata(ConversationKey(1))
+            assert health.failure() == "tier_unavailable"
+            proxy.refusing = False
+            async with asyncio.timeout(20.0):
+                while health.failure():
+                    await asyncio.sleep(0.05)
+            assert await tier.cold.metadata(ConversationKey(1)) is None
+            watching.cancel()
+
+
+async def test_a_wrong_table_found_late_is_refused_and_not_served(absent: Settings) -> None:
+    async with Proxy(absent.host, absent.port) as proxy:
+        proxy.refusing = True
+        settings = msgspec.structs.replace(absent, port=proxy.port, retry_seconds=0.01, attempts=1)
+        async with open_hbase(settings) as tier:
+            proxy.refusing = False
+            async with asyncio.timeout(20.0):
+                while True:
+                    with pytest.raises(TierUnavailable) as refused:
+                        await tier.cold.metadata(ConversationKey(1))
+                    if "trunkline migrate" in refused.value.detail:
+                        break
+                    await asyncio.sleep(0.05)

@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import msgspec
 import pytest
 
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.memory.cold import MemoryColdStore
-from trunkline.adapters.mysql import lists
+from trunkline.adapters.mysql import lists, watch
+from trunkline.adapters.mysql import stores as opening
 from trunkline.adapters.mysql.settings import Settings
-from trunkline.adapters.mysql.stores import MysqlStores, open_mysql
+from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
 from trunkline.core.ids import shard_hash
-from trunkline.errors import StorageUnavailable
+from trunkline.errors import KeyringWrong, OutcomeUnknown, StorageUnavailable
 from trunkline.model import ConversationKey, EndpointId, MarkerMove, OffsetMove, Seq, UserId
 from trunkline.services.archiver import Archiver
 from trunkline.services.metrics import Metrics
 from trunkline.services.settings import ServiceSettings
 from trunkline.testing.conformance import SteppedClock, Writer
-from trunkline.testing.conformance.writer import name_on_shard_of, view
+from trunkline.testing.conformance.writer import name_on_shard_of, seq_of, view
 from trunkline.testing.proxy import Proxy
 
 LOW, HIGH, ORPHAN = 5, (1 << 64) - 5, (1 << 64) - 6
@@ -174,3 +175,122 @@ async def test_a_task_without_a_conversation_waits_by_itself_and_is_told_of(
         found = await place.query(f"SELECT attempts, error FROM archive_task WHERE ckey = {ORPHAN}")
         assert found == ((1, b"data_damaged"),)
         assert await archiving.tasks.lease(10, 60.0) == []
+
+
+# --- a start, and what is asked while one is away ---------------------------------------------
+
+
+@asynccontextmanager
+async def watched(settings: Settings) -> AsyncIterator[MysqlStores]:
+    """The stores with what looks after the databases."""
+    async with open_mysql(settings, SystemClock()) as stores, asyncio.TaskGroup() as group:
+        watching = group.create_task(stores.watch())
+        yield stores
+        watching.cancel()
+
+
+def failures(stores: MysqlStores) -> dict[str, str]:
+    return {tier.tier: tier.failure() for tier in stores.health()}
+
+
+async def until_failures(stores: MysqlStores, *wanted: bool) -> None:
+    """Waits until these fail, of all databases together, the first and the second."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while tuple(map(bool, failures(stores).values())) != wanted:
+            await asyncio.sleep(0.02)
+
+
+@both_troubles
+async def test_a_database_that_is_away_at_the_start_serves_once_it_is_back(
+    settings: Settings, writer: Writer, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the other one does, and what it is asked is refused at once, not waited for."""
+    monkeypatch.setattr(watch, "START_SECONDS", 1.0)
+    lost, sound = name_on_shard_of(LOW), name_on_shard_of(HIGH)
+    user = user_of(HIGH)
+    async with torn(settings) as pair, AsyncExitStack() as stack:
+        with pair.away(silent=silent):
+            stores = await stack.enter_async_context(watched(pair.settings))
+            await until_failures(stores, False, True, False)
+            outcomes = await writer.append(stores.hot, writer.create(sound, user, "c"))
+            assert [seq_of(outcome) for outcome in outcomes] == [1]
+            async with asyncio.timeout(QUICK_SECONDS):
+                with pytest.raises(StorageUnavailable) as refused:
+                    await writer.append(stores.hot, writer.create(lost, user, "c"))
+            assert refused.value.retryable
+        await until_failures(stores, False, False, False)
+        outcomes = await writer.append(stores.hot, writer.create(lost, user, "c"))
+        assert [seq_of(outcome) for outcome in outcomes] == [1]
+
+
+@both_troubles
+async def test_a_database_that_goes_is_refused_at_once_until_it_is_back(
+    settings: Settings, writer: Writer, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without anybody who asks it. The database that is there is not held up."""
+    monkeypatch.setattr(watch, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(opening, "SILENT_SECONDS", 0.5)
+    lost, sound = name_on_shard_of(LOW), name_on_shard_of(HIGH)
+    user = user_of(HIGH)
+    async with torn(settings) as pair, watched(pair.settings) as stores:
+        await writer.append(stores.hot, writer.create(lost, user, "c"))
+        with pair.away(silent=silent):
+            await until_failures(stores, False, True, False)
+            async with asyncio.timeout(QUICK_SECONDS):
+                with pytest.raises(StorageUnavailable):
+                    await stores.hot.views(user, [lost])
+                await writer.append(stores.hot, writer.create(sound, user, "c"))
+        await until_failures(stores, False, False, False)
+        await writer.append(stores.hot, writer.message(lost, user, "back", "body"))
+
+
+async def test_no_database_that_commits_is_told_within_a_second_and_so_is_the_first_that_does(
+    settings: Settings, writer: Writer
+) -> None:
+    """What readiness goes by."""
+    place = settings.databases[-1]
+    one = msgspec.structs.replace(place, shards=(0, 1023))
+    async with Proxy(place.host, place.port) as proxy:
+        through = msgspec.structs.replace(
+            settings, databases=(msgspec.structs.replace(one, port=proxy.port),)
+        )
+        await migrate_mysql(
+            msgspec.structs.replace(settings, databases=(one,)), lambda: b"sentinel"
+        )
+        async with watched(through) as stores:
+            group = name_on_shard_of(HIGH)
+            await writer.append(stores.hot, writer.create(group, "ann", "c"))
+            proxy.refusing = True
+            proxy.reset_all()
+            with pytest.raises((StorageUnavailable, OutcomeUnknown)):
+                await writer.append(stores.hot, writer.message(group, "ann", "1", "body"))
+            assert list(failures(stores).values()) == ["storage_unavailable"]
+            await asyncio.sleep(1.0)
+            assert list(failures(stores).values()) == ["storage_unavailable"]
+            proxy.refusing = False
+            async with asyncio.timeout(1.0):
+                while any(failures(stores).values()):
+                    await asyncio.sleep(0.02)
+            await writer.append(stores.hot, writer.message(group, "ann", "1", "body"))
+
+
+async def test_a_login_that_is_refused_stops_the_start(settings: Settings) -> None:
+    wrong = msgspec.structs.replace(settings, password="wrong")
+    with pytest.raises(StorageUnavailable, match="refuses"):
+        async with open_mysql(wrong, SystemClock()):
+            pass
+
+
+async def test_a_keyring_that_is_another_is_refused_by_any_database_that_answers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given the first database away, the others tell, too."""
+    monkeypatch.setattr(watch, "START_SECONDS", 1.0)
+
+    def agree(sentinel: bytes) -> None:
+        raise KeyringWrong
+
+    async with torn(settings) as pair:
+        with pair.away(silent=False), pytest.raises(KeyringWrong):
+            async with open_mysql(pair.settings, SystemClock(), agree=agree):
+                pass

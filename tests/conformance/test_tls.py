@@ -113,9 +113,9 @@ async def test_a_redis_that_wants_a_certificate_is_shown_one(
     with private_redis(tmp_path, *options, tls=True, client=client) as server:
         async with opened(patient(server, **trusted)):
             pass
-        with pytest.raises(TierUnavailable):
-            async with opened(patient(server, tls=True, ca_file=str(authority.file))):
-                pass
+        async with opened(patient(server, tls=True, ca_file=str(authority.file))) as stores:
+            with pytest.raises(TierUnavailable):
+                await stores.cached.append([write(ConversationKey(1), 1, 1, [])])
 
 
 # --- MariaDB --------------------------------------------------------------------------------
@@ -204,6 +204,6 @@ async def test_an_hbase_of_another_authority_is_refused(
         {"certificate_file": "", "key_file": ""},
         dict.fromkeys(trusted, "") | {"tls": False},
     ):
-        with pytest.raises(TierUnavailable):
-            async with open_hbase(msgspec.structs.replace(settings, **plain)):
-                pass
+        async with open_hbase(msgspec.structs.replace(settings, **plain)) as tier:
+            with pytest.raises(TierUnavailable):
+                await tier.cold.metadata(ConversationKey(1))

@@ -30,7 +30,7 @@ from trunkline.app.keys import open_node_sealer, open_token_keys
 from trunkline.app.serving import reachable, run_server, stop_on_signals, tune_interpreter
 from trunkline.config import Config
 from trunkline.core.auditing import AuditReport
-from trunkline.errors import KeyringWrong, TrunklineError
+from trunkline.errors import TrunklineError
 from trunkline.http.ops import serve_ops
 from trunkline.model import WorkerId
 from trunkline.ports.clock import Clock
@@ -52,6 +52,12 @@ class Tiers(msgspec.Struct, frozen=True):
     hot: MysqlStores
     cold: HbaseTier
     sealer: KeyringSealer
+
+    async def watch(self) -> None:
+        """Looks after the tiers until cancelled: one that is away is used once it is back."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.hot.watch())
+            group.create_task(self.cold.table.watch())
 
     def readings(self) -> list[Reading]:
         """What these tiers tell an operator."""
@@ -76,17 +82,16 @@ async def migrate(config: Config, *, after: bool = False) -> list[tuple[str, Mig
     hbase = f"{config.hbase.host}:{config.hbase.port}/{config.hbase.table}"
     laid_out = [f"{LAYOUT:04}"] if await migrate_hbase(config.hbase) else []
     made.append((hbase, Migrated(laid_out, ())))
-    async with open_mysql(config.mysql, SystemClock()) as opened:
-        sealer.verify_sentinel(await opened.keys.sentinel())
-    return made
+    async with open_mysql(config.mysql, SystemClock(), agree=sealer.verify_sentinel):
+        return made
 
 
 async def serve_worker(config: Config, *, on_listening: Callable[[Listening], None]) -> None:
     """Runs one worker until SIGTERM or SIGINT, then drains it.
 
-    Raises what keeps it from starting: `StorageUnavailable`, `TierUnavailable`,
-    `StoreNotMigrated`, `StoreNewer`, `ServerUnsafe`, `KeyringMissing`, `KeyringWrong`,
-    `AddressInUse`.
+    It starts though a tier is away. Raises what keeps it from starting: a login that is refused
+    (`StorageUnavailable`, `TierUnavailable`), `StoreNotMigrated`, `StoreNewer`, `ServerUnsafe`,
+    `KeyringMissing`, `KeyringWrong`, `AddressInUse`.
     """
     tune_interpreter()
     clock = SystemClock()
@@ -103,9 +108,11 @@ async def serve_worker(config: Config, *, on_listening: Callable[[Listening], No
             cluster=Cluster(worker, redis.bus, hot, redis.heads, tiers.hot.generations),
             lanes=hot.lanes,
             readings=[*tiers.readings(), *redis.readings()],
+            health=[*tiers.hot.health(), redis.health(), tiers.cold.health(needed=False)],
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             beside = [
+                group.create_task(tiers.watch()),
                 group.create_task(tiers.hot.upkeep.run()),
                 group.create_task(_follow_keys(tiers, config.services.keys_refresh_seconds)),
             ]
@@ -131,19 +138,25 @@ async def archive(config: Config, *, on_listening: Callable[[Listening], None]) 
             for of in tiers.hot.archiving
         ]  # fmt: skip
         stopping = stop_on_signals()
+        health = [*tiers.hot.health(), tiers.cold.health(needed=True)]
+        readiness = Readiness(health, serving=lambda: not stopping.is_set())
         async with (
-            serve_ops(config.ops, metrics.registry, Readiness((), serving=lambda: True)) as port,
+            serve_ops(config.ops, metrics.registry, readiness) as port,
             asyncio.TaskGroup() as group,
         ):
             seconds = config.services.keys_refresh_seconds
-            following = group.create_task(_follow_keys(tiers, seconds, refreshes=True))
+            beside = [
+                group.create_task(tiers.watch()),
+                group.create_task(_follow_keys(tiers, seconds, refreshes=True)),
+            ]
             for archiver in archivers:
                 group.create_task(archiver.run())
             on_listening(Listening("", f"http://{reachable(config.ops.host)}:{port}", os.getpid()))
             await stopping.wait()
             for archiver in archivers:
                 archiver.close()
-            following.cancel()
+            for task in beside:
+                task.cancel()
     _log.info("stopped")
 
 
@@ -161,13 +174,16 @@ async def audit(config: Config) -> AuditReport:
 
 @asynccontextmanager
 async def open_tiers(config: Config, clock: Clock) -> AsyncIterator[Tiers]:
-    """The durable tiers, while the context is open; raises what keeps one from being used."""
+    """The durable tiers, while the context is open.
+
+    One that is away refuses what it is asked, retryably, until `Tiers.watch` finds it back. Raises
+    what is wrong with one that is there.
+    """
     sealer = open_node_sealer(config.data_path, config.keyring, create=False)
-    async with open_mysql(config.mysql, clock) as hot, open_hbase(config.hbase) as cold:
-        sentinel = await hot.keys.sentinel()
-        if not sentinel:
-            raise KeyringWrong("No keyring was agreed on: run `trunkline migrate`.")
-        sealer.agree(sentinel)
+    async with (
+        open_mysql(config.mysql, clock, agree=sealer.agree) as hot,
+        open_hbase(config.hbase) as cold,
+    ):
         yield Tiers(hot, cold, sealer)
 
 

@@ -35,6 +35,9 @@ READINGS: Final = {
     "trunkline_cached_registrations_lost": Shown(
         True, "Places where the cached tier no longer knew that this worker watches or serves."
     ),
+    "trunkline_hot_away": Shown(
+        False, "1 while commits of a hot database fail, or it is asked nothing.", "database"
+    ),
     "trunkline_hot_retries": Shown(
         True, "Transactions that were tried again: others' locks, a taken key, a lost session.",
         "cause",

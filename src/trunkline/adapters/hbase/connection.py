@@ -35,6 +35,10 @@ class ConnectionLost(Exception):
         self.answered = answered
 
 
+class Untrusted(ConnectionLost):
+    """The server is not the one that the certificates of the settings speak of."""
+
+
 class Refused(Exception):
     """HBase answered with an error. The connection stands.
 
@@ -85,6 +89,8 @@ class Connection:
             raise
         except TimeoutError as error:
             raise ConnectionLost("it is silent", silent=True) from error
+        except ssl.SSLCertVerificationError as error:
+            raise Untrusted(why_refused(error)) from error
         except OSError as error:
             raise ConnectionLost(why_refused(error) or type(error).__name__) from error
         except TTransportException as error:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from trunkline.adapters.hbase.breaker import Away, Breaker
-from trunkline.adapters.hbase.connection import Connection, ConnectionLost, Refused
+from trunkline.adapters.hbase.connection import Connection, ConnectionLost, Refused, Untrusted
 from trunkline.adapters.hbase.settings import Settings
 from trunkline.errors import TierUnavailable
 from trunkline.ports.readings import Reading
@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 # caller and a turn waiting.
 _TRIES_SECONDS: Final = 2.0
 """Longest time for all tries of a question, in times of one."""
+
+
+class Mistaken(TierUnavailable):
+    """The server is not the one that the settings speak of: no waiting mends that."""
 
 
 class ConnectionPool:
@@ -73,8 +77,15 @@ class ConnectionPool:
             raise self._unavailable("it did not lately") from None
         except Refused as refused:
             raise self._unavailable(str(refused), "refuses this") from refused
+        except Untrusted as untrusted:
+            raise Mistaken(self._unavailable(str(untrusted)).detail) from untrusted
         except ConnectionLost as lost:
             raise self._unavailable(str(lost)) from lost
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it did not answer lately."""
+        return self._breaker.is_open
 
     async def close(self) -> None:
         """Ends all connections; calls under way fail."""

@@ -1,11 +1,10 @@
 """The table as the store and its inspection ask it: single rows, scans page by page, all keys."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from typing import Any, Final, Protocol
 
 import trunkline.adapters.hbase.rows as rows
 from trunkline.adapters.hbase.idl import Struct, idl
-from trunkline.adapters.hbase.pool import ConnectionPool
 from trunkline.adapters.hbase.rows import Place
 from trunkline.errors import DataDamaged
 from trunkline.model import ConversationKey
@@ -19,10 +18,18 @@ _PUT_ROWS: Final = 64
 _KEYS_ONLY: Final = b"FirstKeyOnlyFilter() AND KeyOnlyFilter()"
 
 
+class Calls(Protocol):
+    """What answers the calls of the Thrift service."""
+
+    async def call(self, name: str, *arguments: object, seconds: float | None = None) -> Any:
+        """The answer; raises `TierUnavailable`."""
+        ...
+
+
 class Table:
     """One table of HBase. Raises `TierUnavailable` when HBase does not answer."""
 
-    def __init__(self, pool: ConnectionPool, name: str) -> None:
+    def __init__(self, pool: Calls, name: str) -> None:
         """`name`: with its namespace before a colon, unless it is the default."""
         self._pool = pool
         self._name = name.encode()

@@ -33,6 +33,9 @@ _FULL: Final = frozenset({1021, 1041, 1114, 3675})
 # Wrong key file, no such table, crashed, index or table corrupted, not in the engine.
 _DAMAGED: Final = frozenset({1034, 1146, 1194, 1712, 1877, 1932})
 _TOO_LARGE: Final = 1153
+# Access denied to a database, of a user, or without a password; unknown database; wrong way to
+# log in; no right to a table.
+_MISTAKEN: Final = frozenset({1044, 1045, 1049, 1142, 1251, 1698, 2059})
 _GOES_ON: Final = _CONTENDED | _DAMAGED | _ALREADY_MADE | {_DUPLICATE}
 """The statement was refused; the session is as it was."""
 
@@ -58,6 +61,10 @@ class DuplicateKey(Exception):
 
 class AlreadyMade(Exception):
     """A change of a table finds what it would add, or misses what it would drop."""
+
+
+class Mistaken(StorageUnavailable):
+    """The server does not take what the settings say of it: no waiting mends that."""
 
 
 class Unanswered(StorageUnavailable):
@@ -188,7 +195,9 @@ def translated(error: Exception, name: str) -> Exception:
         # The driver puts an error of its own around that of the socket.
         reason = error if isinstance(error, OSError) else error.__cause__
         why = why_refused(reason) if isinstance(reason, OSError) else error
-        return SessionLost(f"{name} does not answer: {why}.")
+        what = f"{name} does not answer: {why}."
+        wrong = isinstance(reason, ssl.SSLCertVerificationError)
+        return Mistaken(what) if wrong else SessionLost(what)
     if not isinstance(error, errors.MySQLError):
         return error
     if code in _CONTENDED:
@@ -203,4 +212,5 @@ def translated(error: Exception, name: str) -> Exception:
         return StorageFull()
     if code in _DAMAGED:
         return DataDamaged(f"{name}: {error}.")
-    return StorageUnavailable(f"{name} refuses: {error}.")
+    kind = Mistaken if code in _MISTAKEN else StorageUnavailable
+    return kind(f"{name} refuses: {error}.")

@@ -17,8 +17,9 @@ from trunkline.adapters.mysql.connection import (
     Unanswered,
     connect,
 )
+from trunkline.adapters.mysql.health import Health
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
-from trunkline.errors import OutcomeUnknown, StorageUnavailable
+from trunkline.errors import OutcomeUnknown, StorageFull, StorageUnavailable
 from trunkline.ports.readings import Reading
 
 T = TypeVar("T")
@@ -110,8 +111,16 @@ class Pool:
             self._idle.pop().close()
 
 
+class _Crowded(StorageUnavailable):
+    """Others hold what the transaction needs, though the database is well."""
+
+
 class Database:
-    """Readers and writers of one database."""
+    """Readers and writers of one database.
+
+    Attributes:
+        health: whether it is asked at all; whoever finds it away or back says so there.
+    """
 
     def __init__(
         self, settings: Settings, database: DatabaseSettings, random: Callable[[], float]
@@ -120,6 +129,7 @@ class Database:
         self.settings = settings
         self.place = database
         self.name = f"{database.host}:{database.port}/{database.database}"
+        self.health = Health(self.name, asyncio.get_running_loop().time)
         self._random = random
         self._retries = dict.fromkeys((DuplicateKey, Contended, SessionLost), 0)
         self._unknown_outcomes = 0
@@ -144,6 +154,7 @@ class Database:
         causes = {DuplicateKey: "duplicate", Contended: "contended", SessionLost: "lost"}
         pools = {"readers": self._readers, "writers": self._writers}
         return [
+            Reading("trunkline_hot_away", self.name, lambda: bool(self.health.failure)),
             Reading("trunkline_hot_unknown_outcomes", "", lambda: self._unknown_outcomes),
             *(
                 Reading("trunkline_hot_retries", cause, partial(self._retries.__getitem__, kind))
@@ -161,12 +172,15 @@ class Database:
 
     async def query(self, sql: str) -> Sequence[Row]:
         """One query of its own; again, once, if the server had closed the session."""
+        self.health.check()
         try:
             async with self._readers.connection() as connection:
-                return await connection.rows(sql)
+                found = await connection.rows(sql)
         except SessionLost:
             async with self._readers.connection() as connection:
-                return await connection.rows(sql)
+                found = await connection.rows(sql)
+        self.health.answered()
+        return found
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Runs `work` in a transaction, again where it met others' locks or a taken key.
@@ -174,6 +188,18 @@ class Database:
         Raises `StorageUnavailable` (nothing was stored), `StorageFull`, or `OutcomeUnknown`
         if the answer to the commit was lost. What `work` raises rolls back.
         """
+        self.health.check()
+        try:
+            result = await self._tries(work)
+        except _Crowded:
+            raise
+        except (StorageUnavailable, StorageFull, OutcomeUnknown) as error:
+            self.health.failed(error)
+            raise
+        self.health.committed()
+        return result
+
+    async def _tries(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         attempt = 0
         while True:
             try:
@@ -184,7 +210,7 @@ class Database:
                 if isinstance(error, SessionLost) and attempt > 1:
                     raise
                 if attempt >= self.settings.attempts:
-                    raise StorageUnavailable(
+                    raise _Crowded(
                         "Others hold what the transaction needs.", retry_after_seconds=0.5
                     ) from error
             least, most = _PAUSE_SECONDS

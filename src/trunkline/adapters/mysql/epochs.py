@@ -32,9 +32,12 @@ class Epochs:
         self._known: dict[int, int] = {}
         self.gone: frozenset[int] = frozenset()
 
-    async def load(self) -> None:
-        """Takes the epochs that stand now; raises `StoreNotMigrated` if a shard has none."""
-        self._known = await self._standing()
+    async def load(self, database: Database) -> None:
+        """Takes the epochs that stand now; raises `StoreNotMigrated` if a shard has none.
+
+        `database`: the same, by other sessions.
+        """
+        self._known = dict(await database.query(statement("shards")))
         missing = [shard for shard in self._own() if shard not in self._known]
         if missing:
             raise StoreNotMigrated(

@@ -5,7 +5,7 @@ from typing import Final
 
 from trunkline.adapters.mysql.connection import Connection, Row
 from trunkline.adapters.mysql.database import Database
-from trunkline.adapters.mysql.deployment import AGREED_KEK, SENTINEL, agreed, locked, put
+from trunkline.adapters.mysql.deployment import AGREED_KEK, SENTINEL, agree, agreed, locked, put
 from trunkline.adapters.mysql.lists import Line, Outbox
 from trunkline.adapters.mysql.literals import keys as key_list
 from trunkline.adapters.mysql.literals import literals
@@ -14,7 +14,7 @@ from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.core.appending import ConversationWrite
 from trunkline.core.envelope import WRAPPED_HEADER_BYTES, kek_of, wrapped_header
-from trunkline.errors import KeyringBehind, StoreNotMigrated
+from trunkline.errors import KeyringBehind, StorageUnavailable, StoreNotMigrated
 from trunkline.model import Conversation, ConversationId, ConversationKey
 
 _RUN: Final = 64
@@ -109,11 +109,20 @@ class MysqlKeys:
     # --- agreement ------------------------------------------------------------------------
 
     async def sentinel(self) -> bytes:
-        """What the first database keeps."""
-        return await agreed(self._shards.all[0], SENTINEL) or b""
+        """What the first database keeps; while it does not answer, the copy of another."""
+        failure: StorageUnavailable | None = None
+        for database in self._shards.all:
+            try:
+                if sentinel := await agreed(database, SENTINEL):
+                    return sentinel
+            except StorageUnavailable as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return b""
 
     async def agree(self, old: bytes, new: bytes) -> bytes:
-        """Replaces the sentinel under its lock."""
+        """Replaces the sentinel under its lock, then the copies."""
 
         async def work(connection: Connection) -> bytes:
             found = await locked(connection, SENTINEL) or b""
@@ -122,7 +131,18 @@ class MysqlKeys:
             await put(connection, SENTINEL, new)
             return new
 
-        return await self._shards.all[0].transaction(work)
+        stands = await self._shards.all[0].transaction(work)
+        await self._copy(stands)
+        return stands
+
+    async def _copy(self, sentinel: bytes) -> None:
+        async def work(connection: Connection) -> None:
+            if await locked(connection, SENTINEL) != sentinel:
+                await put(connection, SENTINEL, sentinel)
+
+        for database in self._shards.all[1:]:
+            await agree(database, SENTINEL, sentinel)
+            await database.transaction(work)
 
     async def fence(self, kek_id: int) -> None:
         """Raises the least KEK of each database, once what creates conversations has ended."""
@@ -136,6 +156,7 @@ class MysqlKeys:
 
         for database in self._shards.all:
             await database.transaction(work)
+        await self._copy(await self.sentinel())
 
 
 def check_fence(found: Sequence[Row], writes: Iterable[ConversationWrite]) -> None:

@@ -1,13 +1,16 @@
 """Opens the hot tier on its databases and closes it again."""
 
+import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final
 
 import msgspec
 
+from trunkline.adapters.mysql.admission import Admission
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.deployment import SENTINEL, agree, agreed
 from trunkline.adapters.mysql.epochs import Epochs
@@ -17,27 +20,15 @@ from trunkline.adapters.mysql.intake import MysqlIntake
 from trunkline.adapters.mysql.keys import MysqlKeys
 from trunkline.adapters.mysql.lists import Outbox
 from trunkline.adapters.mysql.load import CommitLoad
-from trunkline.adapters.mysql.migrate import (
-    Migrated,
-    check_version,
-    migrate,
-    shipped_steps,
-    versions,
-)
+from trunkline.adapters.mysql.migrate import Migrated, migrate, shipped_steps, versions
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.shards import ShardMap
-from trunkline.adapters.mysql.sql import statement
 from trunkline.adapters.mysql.tasks import MysqlTaskStore
 from trunkline.adapters.mysql.upkeep import Upkeep
-from trunkline.errors import ServerUnsafe
+from trunkline.adapters.mysql.watch import SILENT_SECONDS, Watch
 from trunkline.ports.clock import Clock
+from trunkline.ports.readiness import TierHealth
 from trunkline.ports.readings import Reading
-
-_SAFE: Final = {
-    "innodb_flush_log_at_trx_commit": "1",
-    "innodb_doublewrite": "ON",
-    "sync_binlog": "1",
-}
 
 _MIGRATE_SECONDS: Final = 86_400.0
 """A change of a large table takes as long as it takes."""
@@ -62,6 +53,31 @@ class MysqlStores(msgspec.Struct, frozen=True):
     intake: MysqlIntake
     keys: MysqlKeys
     shards: ShardMap[Database]
+    watches: Sequence[Watch]
+
+    async def watch(self) -> None:
+        """Looks after the databases until cancelled: one that is away is used once it is back."""
+        async with asyncio.TaskGroup() as group:
+            for one in self.watches:
+                group.create_task(one.run())
+
+    def health(self) -> list[TierHealth]:
+        """Of each database; of several, one that commits is enough to serve."""
+        databases = self.shards.all
+        failures = [partial(getattr, database.health, "failure") for database in databases]
+        needed = len(databases) == 1
+        each = [
+            TierHealth(f"database {database.name}", needed, failure)
+            for database, failure in zip(databases, failures, strict=True)
+        ]
+        if needed:
+            return each
+
+        def of_all() -> str:
+            codes = [failure() for failure in failures]
+            return codes[0] if all(codes) else ""
+
+        return [TierHealth("databases", True, of_all), *each]
 
     def readings(self) -> list[Reading]:
         """What an operator may want to know of the tier."""
@@ -77,22 +93,37 @@ async def open_mysql(
     *,
     random_bits: Callable[[int], int] = secrets.randbits,
     jitter: Callable[[], float] = random.random,
+    agree: Callable[[bytes], None] = lambda _: None,
 ) -> AsyncIterator[MysqlStores]:
     """The stores of all databases: `async with open_mysql(...) as stores:`.
 
-    Raises `StorageUnavailable` if one does not answer, `StoreNotMigrated` or `StoreNewer`
-    if its tables are of another version, `ServerUnsafe` if it may lose what it committed.
+    `agree` raises `KeyringWrong` if the deployment's sentinel tells that the keyring is another.
+
+    A database that does not answer refuses what is asked of it with `StorageUnavailable`, until
+    `MysqlStores.watch` finds that it does and is the right one. Raises `StorageUnavailable` if one
+    refuses to be logged in to, `StoreNotMigrated` or `StoreNewer` if its tables are of another
+    version, `ServerUnsafe` if it may lose what it committed.
     """
-    async with _databases(settings, jitter) as databases:
-        epochs: dict[Database, Epochs] = {}
-        for database in databases:
-            if not settings.accept_unsafe:
-                await _check_safe(database)
-            await check_version(database, shipped_steps())
-            epochs[database] = Epochs(database)
-            await epochs[database].load()
+    quick = msgspec.structs.replace(
+        settings, readers=1, writers=1, attempts=2, lock_wait_seconds=1,
+        connect_seconds=min(settings.connect_seconds, SILENT_SECONDS),
+        answer_seconds=min(settings.answer_seconds, SILENT_SECONDS),
+    )  # fmt: skip
+    async with _databases(settings, jitter) as databases, _databases(quick, jitter) as probes:
+        epochs = {database: Epochs(database) for database in databases}
         shards = ShardMap((database.place.shards, database) for database in databases)
         outbox = Outbox(shards, epochs, random_bits)
+        admission = Admission(settings, agree)
+        watches = [
+            Watch(
+                database,
+                probe,
+                partial(admission.admit, epochs[database], first=number == 0),
+                outbox.touch,
+            )
+            for number, (database, probe) in enumerate(zip(databases, probes, strict=True))
+        ]
+        await _start(watches)
         yield MysqlStores(
             MysqlHotStore(shards, epochs, outbox),
             MysqlGenerations(databases, random_bits),
@@ -109,6 +140,7 @@ async def open_mysql(
             MysqlIntake(shards, epochs),
             MysqlKeys(shards, outbox),
             shards,
+            watches,
         )
 
 
@@ -126,8 +158,9 @@ async def migrate_mysql(
             (database.name, await migrate(database, shipped_steps(), after=after))
             for database in databases
         ]
-        if await agreed(databases[0], SENTINEL) is None:
-            await agree(databases[0], SENTINEL, sentinel())
+        stands = await agreed(databases[0], SENTINEL) or sentinel()
+        for database in databases:
+            await agree(database, SENTINEL, stands)
         return made
 
 
@@ -151,14 +184,10 @@ async def _databases(
         yield databases
 
 
-async def _check_safe(database: Database) -> None:
-    """Raises `ServerUnsafe` and names the setting."""
-    found = {name.lower(): value for name, value in await database.query(statement("variables"))}
-    for name, safe in _SAFE.items():
-        if name == "sync_binlog" and found.get("log_bin") == "OFF":
-            continue
-        if found.get(name, safe) != safe:
-            raise ServerUnsafe(
-                f"The database {database.name} has {name} = {found[name]}; "
-                f"what it commits is safe with {safe} only."
-            )
+async def _start(watches: Sequence[Watch]) -> None:
+    """Asks the first, then all others at once; raises what is wrong with the first of these."""
+    first, *others = watches
+    await first.start()  # what it tells, an older version's others may lack
+    for ended in await asyncio.gather(*(one.start() for one in others), return_exceptions=True):
+        if ended is not None:
+            raise ended

@@ -16,7 +16,7 @@ from trunkline.adapters.redis.connection import Connection
 from trunkline.adapters.redis.dialling import Address, Dialler
 from trunkline.adapters.redis.keys import Keys
 from trunkline.adapters.redis.link import Link, LinkLost, Reply, ReplyError, pack
-from trunkline.adapters.redis.refusals import Refusals
+from trunkline.adapters.redis.refusals import Refusal, Refusals, Refused
 from trunkline.adapters.redis.servers import Call, refuse
 from trunkline.adapters.redis.settings import Settings
 from trunkline.errors import ConfigInvalid, TierUnavailable
@@ -70,12 +70,14 @@ class Cluster:
     def identity(self) -> bytes:
         """A hash of those of all masters that have slots; empty until all were reached."""
         names = sorted(server.identity for server in self._holders)
-        if not all(names):
+        if not names or not all(names):
             return b""
         return blake2b(b"".join(names), digest_size=_IDENTITY_BYTES).hexdigest().encode()
 
     def of(self, tag: bytes) -> Connection:
-        """The master that has the tag's slot, as far as is known."""
+        """The master that has the tag's slot, as far as is known; raises `TierUnavailable`."""
+        if not self._slots:
+            raise TierUnavailable("No node of the Redis Cluster has answered yet.")
         return self._slots[slot_of(tag)]
 
     async def call(self, calls: Sequence[Call], seconds: float) -> list[Reply]:
@@ -125,7 +127,7 @@ class Cluster:
 
     def away(self) -> int:
         """How many masters that have slots are not asked now."""
-        return sum(master.away for master in self._holders)
+        return sum(master.away for master in self._holders) if self._holders else 1
 
     def look_again(self) -> None:
         """Asks soon where the slots are."""
@@ -205,7 +207,8 @@ class Cluster:
                 failure = TierUnavailable(f"Redis at {address} does not answer.")
                 continue
             if isinstance(rows, ReplyError):
-                raise TierUnavailable(f"Redis at {address} is no node of a cluster: {rows}")
+                what = f"Redis at {address} is no node of a cluster: {rows}"
+                raise Refused(what, Refusal.OTHER)
             found = _masters_in(rows, address)
             if sum(len(part) for parts in found.values() for part in parts) == SLOTS:
                 return found

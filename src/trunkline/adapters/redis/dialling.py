@@ -1,6 +1,7 @@
 """Connects to a Redis server: socket, TLS, login, database, and who the server is."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Final, NamedTuple, TypeVar
@@ -55,13 +56,14 @@ class Server(NamedTuple):
 
     @classmethod
     def parse(cls, address: Address, answers: Sequence[Reply]) -> "Server":
-        """From the answers to `WHO`; raises `TierUnavailable` if the server is too old."""
+        """From the answers to `WHO`; raises `Refused` if the server is too old."""
         lines = b"".join(answers).splitlines()
         facts = dict(line.split(b":", 1) for line in lines if b":" in line)
         version = facts[b"redis_version"].decode()
         if int(version.split(".")[0]) < _OLDEST_MAJOR:
-            raise TierUnavailable(
-                f"Redis at {address} is version {version}: {_OLDEST_MAJOR} or newer is needed."
+            raise Refused(
+                f"Redis at {address} is version {version}: {_OLDEST_MAJOR} or newer is needed.",
+                Refusal.OTHER,
             )
         replica = facts.get(b"role", b"master") != b"master"
         return cls(facts[b"run_id"], facts.get(b"master_replid", b""), replica)
@@ -117,6 +119,9 @@ class Dialler:
             if link is not None:
                 await link.close()
             match error:
+                case ssl.SSLCertVerificationError():
+                    what = f"Redis at {address} cannot be reached: {why_refused(error)}."
+                    raise Refused(what, Refusal.OTHER) from None
                 case TimeoutError():
                     reason = "no answer"
                 case LinkLost():

@@ -43,16 +43,21 @@ _OF_ONE_KEY: Final = frozenset({"OOM", "NOSCRIPT", "MOVED", "ASK", "TRYAGAIN"})
 """Errors after which the server is still the right one for everything else."""
 
 
+_LASTING: Final = frozenset({Refusal.NOAUTH, Refusal.WRONGPASS, Refusal.NOPERM, Refusal.OTHER})
+
+
 class Refused(TierUnavailable):
     """A server answers and is not the tier.
 
     Attributes:
         refusal: why.
+        lasts: whether no waiting mends that.
     """
 
     def __init__(self, detail: str, refusal: Refusal) -> None:
         super().__init__(detail)
         self.refusal = refusal
+        self.lasts = refusal in _LASTING
 
 
 def refusal_in(error: str) -> Refusal | None:

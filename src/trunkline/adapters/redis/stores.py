@@ -15,7 +15,7 @@ from trunkline.adapters.redis.dialling import Address, Dialler
 from trunkline.adapters.redis.heads import RedisHeads
 from trunkline.adapters.redis.keys import Keys
 from trunkline.adapters.redis.lookout import Lookout
-from trunkline.adapters.redis.refusals import Refusals
+from trunkline.adapters.redis.refusals import Refusals, Refused
 from trunkline.adapters.redis.registrations import Registrations, Renewal
 from trunkline.adapters.redis.servers import Servers, SingleServer
 from trunkline.adapters.redis.settings import Settings
@@ -25,6 +25,7 @@ from trunkline.errors import TierUnavailable
 from trunkline.model import ConversationKey, UserId, WorkerId
 from trunkline.ports.bus import Forgotten
 from trunkline.ports.clock import Clock
+from trunkline.ports.readiness import TierHealth
 from trunkline.ports.readings import Reading
 
 log = logging.getLogger(__name__)
@@ -77,13 +78,22 @@ class RedisStores:
             Reading("trunkline_cached_away", "", self._servers.away),
         ]
 
+    def health(self) -> TierHealth:
+        """Whether it answers; nothing that is stored needs it."""
+        return TierHealth(
+            "cached", False, lambda: TierUnavailable.code if self._servers.away() else ""
+        )
+
     async def __aenter__(self) -> Self:
-        await self._servers.open(self._renewal.now)
         try:
+            await self._servers.open(self._renewal.now)
             await self._subscription.subscribe()
-        except BaseException:
-            await self._servers.close()
-            raise
+        except TierUnavailable as error:
+            if isinstance(error, Refused) and error.lasts:
+                await self._servers.close()
+                raise
+            log.warning("going on without the cached tier: %s", error)
+            self._servers.look_again()
         await self._group.__aenter__()
         self._tasks = [
             self._group.create_task(part.run())
@@ -124,8 +134,8 @@ def open_redis(
     """The cached tier and the bus of one worker: `async with open_redis(...) as stores`.
 
     `worker` is new at each start; `jitter` draws from [0, 1). Raises `ConfigInvalid` where
-    the settings are wrong, and on entering `TierUnavailable` where Redis cannot be reached,
-    refuses the login or is too old. Later Redis may come and go.
+    the settings are wrong, and on entering `TierUnavailable` where Redis refuses the login or
+    is too old. It may be away then, and come and go later.
     """
     return RedisStores(settings, worker, clock, jitter)
 
