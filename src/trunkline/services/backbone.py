@@ -236,12 +236,11 @@ class Backbone:
         if not connection.push:
             return
         if self._crossing is not None:
-            await self._crossing.present(connection.user)
+            await self._crossing.register(connection)
+            return
         listed = await self._stores.hot.conversations_of(connection.user)
         rows = await self._stores.hot.views(connection.user, [line.conversation for line in listed])
         self.registry.watch_loaded(connection, rows.values())
-        if self._crossing is not None:
-            await self._crossing.watch(connection, listed)
 
     def refresh(self, token: str, user: UserId) -> Grant:
         """The grant of a new token for the same user."""

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Protocol
 
@@ -14,11 +14,12 @@ import structlog
 from trunkline.core.appending import ConversationWrite, Decision, Known, Refused
 from trunkline.core.lanes import Lanes
 from trunkline.core.packets import Note, Told
-from trunkline.errors import OutcomeUnknown, TierUnavailable, TrunklineError
+from trunkline.errors import OutcomeUnknown, StorageUnavailable, TierUnavailable, TrunklineError
 from trunkline.model import (
     NO_SEQ,
     Conversation,
     ConversationId,
+    Member,
     Seq,
     UserConversation,
     UserId,
@@ -130,6 +131,8 @@ class Crossing:
             lanes=lanes.count,
         )  # fmt: skip
         self._metrics = metrics
+        self._registry = registry
+        self._lanes = lanes
         self._watching = Watching(cached, bus, registry)
         self._memberships = Memberships(hot, heads, registry, self._watching, metrics, lanes)
         self._publisher = Publisher(
@@ -246,14 +249,39 @@ class Crossing:
 
     # --- what else other workers must learn -------------------------------------------------
 
-    async def present(self, user: UserId) -> None:
-        """From when it returns, notes for the user come here. Before the user's list is read."""
-        await self._watching.present(user)
+    async def register(self, connection: Connection) -> None:
+        """From when it returns, notes for the user and frames for the connection come here:
+        before it reads any head.
 
-    async def watch(self, connection: Connection, listed: Sequence[UserConversation]) -> None:
-        """From when it returns, frames for the connection come here. Before it reads any head."""
-        self._watching.listed(connection.user, max((line.version for line in listed), default=0))
+        What stands in a database that does not answer follows once it does.
+        """
+        user = connection.user
+        await self._watching.present(user)
+        listed = await self._listed(user)
+        self._watching.listed(user, max((line.version for line in listed), default=0))
+        lanes: dict[int, list[UserConversation]] = {}
+        for line in listed:
+            lanes.setdefault(self._lanes.of_key(line.key), []).append(line)
+        rows = await asyncio.gather(*(self._views(user, lines) for lines in lanes.values()))
+        self._registry.watch_loaded(connection, chain.from_iterable(rows))
         await self._watching.watch(list(connection.watched))
+
+    async def _listed(self, user: UserId) -> Sequence[UserConversation]:
+        try:
+            return await self._hot.conversations_of(user)
+        except StorageUnavailable:
+            self._repairs.look_at_list(user)
+            return ()
+
+    async def _views(
+        self, user: UserId, lines: Sequence[UserConversation]
+    ) -> Iterable[tuple[Conversation, Member]]:
+        try:
+            return (await self._hot.views(user, [line.conversation for line in lines])).values()
+        except StorageUnavailable:
+            if not self._repairs.look_at_lines(user, lines):
+                self._watching.listed(user, 0)
+            return ()
 
     def marked(self, user: UserId, conversation: Conversation) -> None:
         """The user's marker moved: endpoints at other workers are told."""

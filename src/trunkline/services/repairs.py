@@ -22,6 +22,7 @@ from trunkline.model import (
     ConversationKey,
     Member,
     Seq,
+    UserConversation,
     UserId,
     WorkerId,
 )
@@ -154,6 +155,25 @@ class Repairs:
         lane = self._lanes[0]
         lane.too_many_unpublished = True
         lane.wake.set()
+
+    def look_at_list(self, user: UserId) -> None:
+        """The user's list could not be read: it is compared once it can be."""
+        self._look_at((), (user,))
+
+    def look_at_lines(self, user: UserId, lines: Iterable[UserConversation]) -> bool:
+        """These conversations of a user are looked at once their databases answer.
+
+        Returns False if too many wait there: then some are not.
+        """
+        took_all = True
+        for line in lines:
+            lane = self._lanes[self._lane_of_key(line.key)]
+            if user in lane.changed or len(lane.changed) < _LISTS_MOST:
+                lane.changed.setdefault(user, {})[line.conversation] = None
+                lane.wake.set()
+            else:
+                took_all = False
+        return took_all
 
     # --- what is done about it --------------------------------------------------------------
 
@@ -300,14 +320,7 @@ class Repairs:
         lines = await self._hot.conversations_of(user, changed_after=before)
         if not lines or not self._registry.of_user(user):
             return
-        lanes = {self._lanes[self._lane_of_key(line.key)] for line in lines}
-        full = {lane for lane in lanes if len(lane.changed) >= _LISTS_MOST}
-        for line in lines:
-            lane = self._lanes[self._lane_of_key(line.key)]
-            if lane not in full:
-                lane.changed.setdefault(user, {})[line.conversation] = None
-                lane.wake.set()
-        if not full and user in self._watching.list_versions:
+        if self.look_at_lines(user, lines) and user in self._watching.list_versions:
             self._watching.list_versions[user] = max(line.version for line in lines)
 
     async def _compare_changed(self, lane: _Lane) -> None:

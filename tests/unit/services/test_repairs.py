@@ -112,3 +112,30 @@ def test_who_joined_unheard_is_pushed_while_another_database_is_away(trouble: Tr
         await until(lambda: told_of(ben, elsewhere), 60.0)
 
     tell(story, torn=True)
+
+
+@both_troubles
+@pytest.mark.parametrize("of_list", [AWAY, THERE], ids=["list away", "list there"])
+def test_who_connects_is_pushed_what_can_be_and_the_rest_once_its_database_is_back(
+    trouble: Trouble, of_list: int
+) -> None:
+    """Given one database away, with the user's list in it or without."""
+    user = user_on(of_list, "dan")
+
+    async def story(pair: Pair) -> None:
+        ann = await pair.connect(A, ANN)
+        for group in (LOST, SOUND):
+            await ann.act(Create(ClientMessageId(f"create {group}"), group, [user]))
+        pair.torn.away[AWAY] = trouble
+        dan = await pair.connect(B, user)
+        await say(ann, SOUND, 1)
+        if of_list == THERE:
+            await until(lambda: pushed(dan, SOUND), REPAIRED_SECONDS)
+        pair.torn.away.clear()
+        await until(lambda: told_of(dan, LOST), 60.0)
+        await say(ann, LOST, 1)
+        await until(lambda: pushed(dan, LOST))
+        await say(ann, SOUND, 2)
+        await until(lambda: 3 in pushed(dan, SOUND))
+
+    tell(story, torn=True)
