@@ -82,6 +82,26 @@ async def archived(stores: MysqlStores, user: str, group: str) -> bool:
     return (await view(stores.hot, user, group))[0].archived_up_to > 0
 
 
+@asynccontextmanager
+async def watched(settings: Settings) -> AsyncIterator[MysqlStores]:
+    """The stores with what looks after the databases."""
+    async with open_mysql(settings, SystemClock()) as stores, asyncio.TaskGroup() as group:
+        watching = group.create_task(stores.watch())
+        yield stores
+        watching.cancel()
+
+
+def failures(stores: MysqlStores) -> dict[str, str]:
+    return {tier.tier: tier.failure() for tier in stores.health()}
+
+
+async def until_failures(stores: MysqlStores, *wanted: bool) -> None:
+    """Waits until these fail, of all databases together, the first and the second."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while tuple(map(bool, failures(stores).values())) != wanted:
+            await asyncio.sleep(0.02)
+
+
 @both_troubles
 async def test_markers_and_offsets_are_recorded_where_they_can_be(
     settings: Settings, writer: Writer, silent: bool
@@ -138,10 +158,13 @@ async def test_lists_are_told_behind_those_of_a_database_that_is_away(
     monkeypatch.setattr(lists, "_LEFT_ROWS", 2)
     monkeypatch.setattr(lists, "_TELL_SECONDS", 0.3)
     monkeypatch.setattr(lists, "_TELL_LEFT_SECONDS", 2.0)
-    async with torn(settings) as pair, open_mysql(pair.settings, SteppedClock()) as stores:
+    monkeypatch.setattr(watch, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(opening, "SILENT_SECONDS", 0.5)
+    async with torn(settings) as pair, watched(pair.settings) as stores:
         far, near = user_of(LOW, "far"), user_of(HIGH, "near")
         origin = stores.shards.of_key(ConversationKey(HIGH))
         with pair.away(silent=silent):
+            await until_failures(stores, False, True, False)
             for number in range(5):
                 group = name_on_shard_of(HIGH - (number << 54))
                 await writer.append(stores.hot, writer.create(group, far, "c"))
@@ -154,6 +177,7 @@ async def test_lists_are_told_behind_those_of_a_database_that_is_away(
             )
             assert await stores.upkeep.tell_step(origin) == 6
             assert len(await stores.hot.conversations_of(UserId(near))) == 1
+        await until_failures(stores, False, False, False)
         assert await stores.upkeep.tell_step(origin) == 5
         assert len(await stores.hot.conversations_of(UserId(far))) == 5
 
@@ -178,26 +202,6 @@ async def test_a_task_without_a_conversation_waits_by_itself_and_is_told_of(
 
 
 # --- a start, and what is asked while one is away ---------------------------------------------
-
-
-@asynccontextmanager
-async def watched(settings: Settings) -> AsyncIterator[MysqlStores]:
-    """The stores with what looks after the databases."""
-    async with open_mysql(settings, SystemClock()) as stores, asyncio.TaskGroup() as group:
-        watching = group.create_task(stores.watch())
-        yield stores
-        watching.cancel()
-
-
-def failures(stores: MysqlStores) -> dict[str, str]:
-    return {tier.tier: tier.failure() for tier in stores.health()}
-
-
-async def until_failures(stores: MysqlStores, *wanted: bool) -> None:
-    """Waits until these fail, of all databases together, the first and the second."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while tuple(map(bool, failures(stores).values())) != wanted:
-            await asyncio.sleep(0.02)
 
 
 @both_troubles

@@ -319,8 +319,12 @@ class MysqlHotStore:
     async def conversations_of(
         self, user: UserId, *, changed_after: int = 0
     ) -> Sequence[UserConversation]:
-        """The user's list with version > `changed_after`, oldest change first."""
+        """The user's list with version > `changed_after`, oldest change first.
+
+        It holds all that was acknowledged before it is asked for, told by then or not.
+        """
         self._check_held((shard_hash(user),))
+        await self._outbox.tell_user(user)
         return await conversations_of(self._shards.of_user(user), user, changed_after)
 
     async def offsets(self, user: UserId, endpoint: EndpointId) -> Mapping[ConversationKey, Seq]:

@@ -18,7 +18,7 @@ from trunkline.adapters.mysql.literals import bracketed, literal
 from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.core.ids import shard_hash
-from trunkline.errors import ShardMoved, TrunklineError
+from trunkline.errors import ShardMoved, StorageUnavailable, TrunklineError
 from trunkline.model import ConversationId, ConversationKey, UserConversation, UserId
 
 _log = structlog.get_logger("trunkline.mysql")
@@ -115,6 +115,27 @@ class Outbox:
                 return count
             count, after = count + len(lines), lines[-1].number
             away |= await self._tell_all(origin, lines, _TELL_LEFT_SECONDS, away)
+
+    async def tell_user(self, user: UserId) -> None:
+        """Tells a user's list what any database has committed for it and not told yet.
+
+        Whoever reads the list after this finds all that was acknowledged before (I4). A database
+        that is known to be away is left out: what it has not told cannot be read either, and is
+        told once it is back. Raises `StorageUnavailable`.
+        """
+        text = statement("outbox_of_user", user=user, limit=_LEFT_ROWS)
+        origins = [origin for origin in self._shards.all if not origin.health.refuses]
+        found = await asyncio.gather(*(origin.query(text) for origin in origins))
+        for origin, left in zip(origins, found, strict=True):
+            lines = [_line_of(row) for row in left]
+            while lines:
+                if await self._tell_all(origin, lines, _TELL_LEFT_SECONDS, frozenset()):
+                    raise StorageUnavailable(
+                        "The user's list does not take what was committed for it.",
+                        retry_after_seconds=1.0,
+                    )
+                full = len(lines) == _LEFT_ROWS
+                lines = [_line_of(row) for row in await origin.query(text)] if full else []
 
     async def _tell(
         self, holder: Database, lines: Sequence[Line], seconds: float

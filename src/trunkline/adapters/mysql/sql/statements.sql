@@ -112,6 +112,9 @@ SELECT number, user, ckey, id FROM outbox
 WHERE number > {after} AND stored_at < CURRENT_TIMESTAMP - INTERVAL {seconds} SECOND
 ORDER BY number LIMIT {limit}
 
+-- name: outbox_of_user
+SELECT number, user, ckey, id FROM outbox WHERE user = {user} LIMIT {limit}
+
 -- name: user_version_raise
 INSERT INTO user_version (user, version) VALUES {rows}
 ON DUPLICATE KEY UPDATE version = version + 1
