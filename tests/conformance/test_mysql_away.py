@@ -14,6 +14,7 @@ from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.memory.cold import MemoryColdStore
 from trunkline.adapters.mysql import lists, watch
 from trunkline.adapters.mysql import stores as opening
+from trunkline.adapters.mysql.connection import connect
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
 from trunkline.core.ids import shard_hash
@@ -298,3 +299,31 @@ async def test_a_keyring_that_is_another_is_refused_by_any_database_that_answers
         with pair.away(silent=False), pytest.raises(KeyringWrong):
             async with open_mysql(pair.settings, SystemClock(), agree=agree):
                 pass
+
+
+async def test_a_database_that_answers_and_does_not_commit_is_read_and_told_of(
+    settings: Settings, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose replica confirms nothing: here somebody holds the row that commits touch."""
+    monkeypatch.setattr(opening, "SILENT_SECONDS", 0.5)
+    number = 7
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(
+            open_mysql(settings, SystemClock(), random_bits=lambda _: number)
+        )
+        group = name_on_shard_of(HIGH)
+        await writer.append(stores.hot, writer.create(group, "ann", "c"))
+        last, watching = stores.shards.all[-1], stores.watches[-1]
+        last.health.failed(StorageUnavailable())
+        other = await connect(settings, settings.databases[-1], ("SET autocommit = 0",))
+        await other.execute(
+            f"INSERT INTO outbox (number, user, ckey, id) VALUES ({number}, '', 0, '')"
+        )
+        for _ in range(3):
+            await watching.look()
+            assert failures(stores)[f"database {last.name}"] == "storage_unavailable"
+            assert await stores.hot.views(UserId("ann"), [group])
+        await other.execute("ROLLBACK")
+        other.close()
+        await watching.look()
+        assert not failures(stores)[f"database {last.name}"]

@@ -39,6 +39,13 @@ class Health:
         """It answered a question."""
         self.answered_at = self._now()
 
+    def answers(self) -> None:
+        """It is asked again; whether it commits is another matter: what only reads need not wait
+        for that.
+        """
+        self.answered()
+        self._refusal = ""
+
     def committed(self) -> None:
         """It committed: all is well."""
         self.answered()
@@ -53,6 +60,6 @@ class Health:
         self.failure = error.code
 
     def refuse(self, error: TrunklineError) -> None:
-        """From now on nothing is asked, until it commits for whoever looks after it."""
+        """From now on nothing is asked, until it answers whoever looks after it."""
         self.failed(error)
         self._refusal = error.detail

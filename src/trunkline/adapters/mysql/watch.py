@@ -64,10 +64,11 @@ class Watch:
         """Looks once."""
         if not self._admitted:
             await self._admit_late()
-        elif self._health.failure:
-            await self._ask(self._probe.transaction(self._touch), self._health.committed)
-        elif self._quiet_seconds() > _QUIET_SECONDS:
-            await self._ask(self._probe.query("SELECT 1"), self._health.answered)
+            return
+        if self._health.failure or self._quiet_seconds() > _QUIET_SECONDS:
+            await self._see_whether_it_answers()
+        if self._health.failure and not self._health.refuses:
+            await self._see_whether_it_commits()
 
     async def _admit_late(self) -> None:
         try:
@@ -81,18 +82,24 @@ class Watch:
             self._admitted = True
             self._health.committed()
 
-    async def _ask(self, question: Awaitable[object], well: Callable[[], None]) -> None:
+    async def _see_whether_it_answers(self) -> None:
         try:
-            await question
+            await self._probe.query("SELECT 1")
         except SessionLost as error:
             self._health.refuse(error)
         except TrunklineError as error:
             if self._quiet_seconds() >= SILENT_SECONDS:
                 self._health.refuse(error)
-            elif self._health.failure:
-                self._health.failed(error)
         else:
-            well()
+            self._health.answers()
+
+    async def _see_whether_it_commits(self) -> None:
+        try:
+            await self._probe.transaction(self._touch)
+        except TrunklineError as error:
+            self._health.failed(error)
+        else:
+            self._health.committed()
 
     def _quiet_seconds(self) -> float:
         return asyncio.get_running_loop().time() - self._health.answered_at
