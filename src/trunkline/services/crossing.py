@@ -43,6 +43,7 @@ from trunkline.services.refusals import Refusals
 from trunkline.services.registry import Connection, Registry
 from trunkline.services.repairs import Repairs
 from trunkline.services.sharing import NOBODY, Others, SharedFanOut
+from trunkline.services.troubles import Troubles
 from trunkline.services.watching import Watching
 
 _log = structlog.get_logger("trunkline.crossing")
@@ -133,6 +134,7 @@ class Crossing:
         self._metrics = metrics
         self._registry = registry
         self._lanes = lanes
+        self._troubles = Troubles(_log, "cached_append_failed")
         self._watching = Watching(cached, bus, registry)
         self._memberships = Memberships(hot, heads, registry, self._watching, metrics, lanes)
         self._publisher = Publisher(
@@ -187,9 +189,11 @@ class Crossing:
             others = await self._cached.append(writes, lease.generation.stamp)
         except TierUnavailable as error:
             self._metrics.cached_append_failures.inc()
-            _log.warning("cached_append_failed", code=error.code, writes=len(writes))
+            self._troubles.failed("", error, writes=len(writes))
             self._repairs.unpublished(write.conversation.key for write in writes)
             taken = False
+        else:
+            self._troubles.passed("")
         await self.leases.settle(lease, taken=taken)
         for write in resent:
             told = Told.of(write.conversation)

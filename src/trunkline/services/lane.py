@@ -23,6 +23,7 @@ from trunkline.ports.hot import Decide, HotStore
 from trunkline.services.fanout import Item
 from trunkline.services.leases import Lease
 from trunkline.services.metrics import Metrics
+from trunkline.services.troubles import Troubles
 
 _log = structlog.get_logger("trunkline.append")
 _SETTLE_SECONDS = (0.5, 30.0)
@@ -92,6 +93,7 @@ class Lane:
         self._unsettled: Unsettled[tuple[ConversationId, UserId]] = Unsettled()
         self._named: Unknown = {}
         self._settle_seconds = _SETTLE_SECONDS[0]
+        self._troubles = Troubles(_log, "append_failed")
         self.batches = 0
 
     @property
@@ -228,7 +230,7 @@ class Lane:
             await self._refused(items, wait=wait)
             return
         except TrunklineError as error:
-            _log.warning("append_failed", code=error.code, drafts=len(items), detail=error.detail)
+            self._troubles.failed("", error, drafts=len(items))
             if isinstance(error, OutcomeUnknown):
                 self._remember_unknown(items)
             self._refuse(items, error)
@@ -238,6 +240,7 @@ class Lane:
             self._remember_unknown(items)
             await self._refused(items, wait=wait)
             return
+        self._troubles.passed("")
         self._metrics.append_seconds.observe(self._clock.monotonic() - started)
         if not wait:
             items, decision = self._without_contended(items, decision)

@@ -24,6 +24,7 @@ class CheckedTable:
         self._pool = pool
         self._name = name
         self._checked = False
+        self._wrong = ""
         self._checking = asyncio.Lock()
 
     @property
@@ -44,7 +45,9 @@ class CheckedTable:
             try:
                 await self.check()
             except (StoreNotMigrated, StoreNewer) as error:
-                log.error("%s", error.detail)
+                if error.detail != self._wrong:
+                    self._wrong = error.detail
+                    log.error("%s", error.detail)
                 raise TierUnavailable(error.detail) from error
         return await self._pool.call(name, *arguments, seconds=seconds)
 
