@@ -204,6 +204,8 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
     source = keyring_source(config.keyring, config.data_path)
     if config.tiers == "cluster":
         async with open_tiers(config, clock) as tiers:
+            # What was agreed on while the tiers were opened, the keyring may hold by now.
+            tiers.sealer.agree(await tiers.hot.keys.sentinel())
             changes = KeyChanges(tiers.hot.hot, tiers.hot.keys, tiers.cold.cold, tiers.sealer)
             yield _Opened(source, tiers.sealer, tiers.hot.keys, tiers.hot.keys, changes)
         return
