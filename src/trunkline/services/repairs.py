@@ -15,7 +15,7 @@ import structlog
 from trunkline.core.appending import ConversationWrite
 from trunkline.core.lanes import Lanes
 from trunkline.core.packets import Told
-from trunkline.errors import TierUnavailable, TrunklineError
+from trunkline.errors import StorageUnavailable, TierUnavailable, TrunklineError
 from trunkline.model import (
     Conversation,
     ConversationId,
@@ -345,6 +345,21 @@ class Repairs:
                 connection.write(Notice(row.id))
 
     async def _tell_others(self, lane: _Lane) -> None:
+        """Tells the other workers what was not published, once the tier answers."""
+        failure: StorageUnavailable | None = None
+        try:
+            await self._tell_heads(lane)
+        except TierUnavailable:
+            raise
+        except StorageUnavailable as error:
+            failure = error  # the rest needs no database
+        if lane.too_many_unpublished:
+            lane.too_many_unpublished = False
+            self._publisher.tell_everything(self.heard_of())
+        if failure is not None:
+            raise failure
+
+    async def _tell_heads(self, lane: _Lane) -> None:
         """Asks the tier who watches what was not published, and tells them the heads."""
         for keys in portions(list(lane.unpublished), _KEYS_AT_ONCE):
             rows = {row.key: row for row in await self._heads.rows(keys)}
@@ -358,9 +373,6 @@ class Repairs:
                     self.told(told)
                     self._publisher.tell(told, others.get(key, ()))
             self._count_unpublished()
-        if lane.too_many_unpublished:
-            lane.too_many_unpublished = False
-            self._publisher.tell_everything(self.heard_of())
 
     def _count_unpublished(self) -> None:
         self._metrics.unpublished.set(sum(len(lane.unpublished) for lane in self._lanes))
