@@ -177,9 +177,13 @@ class Listing:
         )
 
     def take(self, lines: Iterable[UserConversation]) -> None:
-        """Adds lines, or newer ones in the place of what is there."""
+        """Adds lines, or newer ones in the place of what is there.
+
+        All that changed in one transaction have the same version.
+        """
+        before = self.version
         for line in sorted(lines, key=_BY_VERSION):
-            if line.version > self.version:
+            if line.version > before:
                 self.lines.pop(line.conversation, None)
                 self.lines[line.conversation] = line
                 self._settled.pop(line.conversation, None)

@@ -92,3 +92,12 @@ def test_endpoints_of_one_user_are_bounded_too() -> None:
         listings.weigh(UserId("ann"))
     assert listing.size_bytes <= 20_000
     assert EndpointId("49") in listing.endpoints
+
+
+def test_lines_of_one_version_are_all_taken() -> None:
+    """A transaction that changes several lines of a user's list gives them one version."""
+    listing = listing_of({0: 1})
+    lines = [UserConversation(id_of(n), ConversationKey(n), 7) for n in (1, 2, 3)]
+    listing.take(lines)
+    assert [line.conversation for line in listing.changed_after(1)] == [id_of(n) for n in (3, 2, 1)]
+    assert listing.version == 7
