@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from redis_server import PATIENT, PrivateRedis, free_port, opened, private_redis
+import redis
+from redis_server import PATIENT, PrivateRedis, free_port, opened, private_redis, until
 
 from trunkline.adapters.redis.cluster import SLOTS, slot_of
 from trunkline.adapters.redis.settings import Settings
@@ -75,6 +76,18 @@ class PrivateCluster:
             node = two.execute_command("CLUSTER", "MYID")
             two.execute_command("CLUSTER", "SETSLOT", slot, "NODE", node)
             one.execute_command("CLUSTER", "SETSLOT", slot, "NODE", node)
+
+    def give(self, slot: int, to: PrivateRedis) -> None:
+        """Empties a slot and moves it, and tells all masters so."""
+        owner = self.masters[slot * MASTERS // SLOTS]
+        with owner.client() as client, to.client() as other:
+            node = other.execute_command("CLUSTER", "MYID")
+            if keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000):
+                client.delete(*keys)
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", node)
+        for master in self.masters:
+            with master.client() as client:
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", node)
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +232,40 @@ async def test_a_slot_that_moved_is_followed(cluster: PrivateCluster) -> None:
             while await stores.bus.publish({WorkerId("worker-moved"): b"hello"}):
                 await asyncio.sleep(0.05)
         assert await take(stores.bus, 1) == [b"hello"]
+
+
+async def test_an_emptied_master_makes_the_cluster_another_one(cluster: PrivateCluster) -> None:
+    """Its slots' heads are gone, those of the others may be older than what they would hold."""
+    async with opened(settings_of(cluster)) as stores:
+        before = stores.heads.server
+        with cluster.masters[1].client() as client:
+            client.flushall()
+        await until(lambda: stores.heads.server not in (b"", before), "a beat sees it")
+        key = key_in(SLOTS // 2)
+        await stores.cached.append([write(key, 1, 1, [])])
+        assert await stores.cached.read(key, Seq(0), Seq(1))
+
+
+async def test_a_mark_whose_slot_moves_is_put_elsewhere(cluster: PrivateCluster) -> None:
+    """Else its master would be taken for an emptied one for ever."""
+    settings = settings_of(cluster, reconnect_seconds=0.1)
+    async with opened(settings) as stores, opened(settings) as others:
+        before = stores.heads.server
+        slot = slot_of(b"life 0")
+
+        def moved() -> bool:
+            try:
+                cluster.give(slot, cluster.masters[0])
+            except redis.ResponseError:
+                return False  # it was put there again in between
+            return True
+
+        await until(moved, "the slot is empty for a moment")
+        await until(
+            lambda: stores.heads.answers and stores.heads.server == others.heads.server != before,
+            "all are served, and agree on who serves them",
+        )
+        await stores.cached.append([write(key_in(slot + 1), 1, 1, [])])
 
 
 async def test_a_cluster_has_one_logical_database(cluster: PrivateCluster) -> None:

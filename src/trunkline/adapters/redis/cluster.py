@@ -227,6 +227,7 @@ class Cluster:
                 address, self._dialler, self._settings, self._jitter, self._refusals, mark
             )
             connection.on_connected = self._on_connected
+            connection.on_refused = self.look_again
             self._masters[address] = connection
         slots: list[Connection | None] = [None] * SLOTS
         for address, parts in found.items():

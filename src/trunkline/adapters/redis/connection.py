@@ -64,6 +64,7 @@ class Connection:
         identity: the server, its history and the life of its data set as one name; another
             after a restart, a failover, a wipe. Empty before the first connect.
         on_connected: called after every connect, the first one, too.
+        on_refused: called when a server was left, or not taken.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Connection:
         self.server: Server | None = None
         self.identity = b""
         self.on_connected: Callable[[], None] = lambda: None
+        self.on_refused: Callable[[], None] = lambda: None
         self._dialler = dialler
         self._settings = settings
         self._refusals = refusals
@@ -286,6 +288,7 @@ class Connection:
     def _note(self, error: Refused) -> None:
         """Counts a refusal, and names it in the log if it is another than before."""
         self._refusals.note(error.refusal)
+        self.on_refused()
         if error.refusal is not self._named:
             self._named = error.refusal
             log.warning("going on without Redis at %s: %s", self.address, error.detail)
