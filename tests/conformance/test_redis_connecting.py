@@ -87,7 +87,7 @@ async def test_a_login_is_checked_at_the_start(tmp_path: Path) -> None:
 
 async def test_more_than_the_bound_in_flight_is_refused_at_once(server: PrivateRedis) -> None:
     """A server that is slow must not fill this one's memory."""
-    async with opened(patient(server, in_flight=11)) as stores:
+    async with opened(patient(server, in_flight=12)) as stores:
         ann, phone = UserId("ann"), EndpointId("phone")
         moves = [OffsetMove(ConversationKey(n), ann, phone, Seq(1)) for n in range(20)]
         await stores.cached.confirm(moves, {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 import pytest
@@ -33,7 +33,7 @@ from trunkline.model import (
 from trunkline.services.comparing import CachedComparison
 from trunkline.services.leases import Leases
 from trunkline.services.metrics import Metrics
-from trunkline.testing.clock import SimulatedClock
+from trunkline.testing.clock import SimulatedClock, StandingClock
 from trunkline.testing.delays import DelayedCached, DelayedCachedHeads, DelayedGenerations, Lag
 from trunkline.testing.loop import SimulatedLoop
 
@@ -45,6 +45,9 @@ SECONDS = 100.0
 CONVERSATIONS = [ConversationId(f"g{number}") for number in range(3)]
 SEEDS = range(24)
 STALLS = 0.05
+
+
+Stall = Callable[[], Awaitable[object]]
 
 
 class Committed:
@@ -95,8 +98,8 @@ class Committed:
 class Reached:
     """The cached tier and its heads, of whichever server the worker reaches now."""
 
-    def __init__(self, story: Story, worker: WorkerId) -> None:
-        self._story = story
+    def __init__(self, story: Story, worker: WorkerId, stall: Stall) -> None:
+        self._stall = stall
         self._servers = []
         for hub in story.hubs:
             hub.open(worker)
@@ -112,14 +115,19 @@ class Reached:
     def answers(self) -> bool:
         return self._servers[self.number][1].answers
 
+    @property
+    def clocks(self) -> Mapping[bytes, float]:
+        found = self._servers[self.number][1].clocks
+        return {b"%d %s" % (self.number, name): now for name, now in found.items()}
+
     async def append(self, writes: Sequence[ConversationWrite], stamp: bytes) -> None:
         tier, _ = self._servers[self.number]
-        await self._story.stall()
+        await self._stall()
         await tier.append(writes, stamp)
 
     async def heads(self, keys: Sequence[ConversationKey], stamp: bytes) -> Sequence[Seq | None]:
         _, heads = self._servers[self.number]
-        await self._story.stall()
+        await self._stall()
         return await heads.heads(keys, stamp)
 
 
@@ -130,9 +138,10 @@ class Worker:
         self.id = WorkerId(name)
         self._story = story
         self.metrics = Metrics()
-        self.reached = Reached(story, self.id)
+        self._clock = StandingClock(story.loop)
+        self.reached = Reached(story, self.id, self.stall)
         self.leases = Leases(
-            DelayedGenerations(story.generations, story.lag), self.reached, story.clock,
+            DelayedGenerations(story.generations, story.lag), self.reached, self._clock,
             story.random.getrandbits, self.metrics, lanes=1,
         )  # fmt: skip
         self._comparison = CachedComparison(
@@ -152,9 +161,9 @@ class Worker:
     async def write(self) -> None:
         id_ = self._story.random.choice(CONVERSATIONS)
         lease = await self.leases.of(0)
-        await self._story.stall()
+        await self.stall()
         row = await self._story.hot.commit(id_)
-        await self._story.stall()
+        await self.stall()
         taken = True
         try:
             await self.reached.append([ConversationWrite.of_head(row)], lease.generation.stamp)
@@ -162,6 +171,11 @@ class Worker:
             taken = False
         await self.leases.settle(lease, taken=taken)
         self._story.acked[id_] = max(self._story.acked[id_], row.head)
+
+    async def stall(self) -> None:
+        """Stands still now and then, half of the times without a clock that shows it."""
+        seconds = await self._story.stall()
+        self._clock.stood_seconds += self._story.random.choice((0.0, seconds))
 
     async def sync(self) -> None:
         """What an endpoint is compared with then is no older than what was acknowledged."""
@@ -173,6 +187,7 @@ class Worker:
 
 class Story:
     def __init__(self, seed: int, loop: SimulatedLoop) -> None:
+        self.loop = loop
         self.random = random.Random(f"cached heads {seed}")
         self.lag = Lag(seed)
         self.clock = SimulatedClock(loop)
@@ -181,7 +196,6 @@ class Story:
         self.hot = Committed(self)
         self.acked = dict.fromkeys(CONVERSATIONS, Seq(0))
         self.workers = [Worker(self, f"worker {number}") for number in range(WORKERS)]
-        self._loop = loop
 
     async def tell(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -193,7 +207,7 @@ class Story:
             ]
             tasks += [group.create_task(self._again(w.sync, 0.05)) for w in self.workers]
             await asyncio.sleep(5.0)
-            while self._loop.time() < SECONDS:
+            while self.loop.time() < SECONDS:
                 await self._trouble()
             for task in tasks:
                 task.cancel()
@@ -203,9 +217,11 @@ class Story:
             await asyncio.sleep(self.random.expovariate(1 / pause))
             await act()  # type: ignore[operator]
 
-    async def stall(self) -> None:
-        if self.random.random() < STALLS:
-            await asyncio.sleep(self.random.uniform(0.0, 6.0))
+    async def stall(self) -> float:
+        """Takes its time now and then; returns how many seconds."""
+        seconds = self.random.uniform(0.0, 6.0) if self.random.random() < STALLS else 0.0
+        await asyncio.sleep(seconds)
+        return seconds
 
     async def _trouble(self) -> None:
         worker = self.random.choice(self.workers)
@@ -244,5 +260,9 @@ def told(seed: int) -> Story:
 def test_what_was_acknowledged_before_a_sync_began_is_found_by_it(seed: int) -> None:
     story = told(seed)
     assert min(story.acked.values()) > 10
+
+
+def test_in_these_stories_heads_are_found_in_both_tiers() -> None:
+    workers = [worker for seed in range(4) for worker in told(seed).workers]
     for tier in ("cached", "hot"):
-        assert sum(worker.found_in(tier) for worker in story.workers) > 10
+        assert sum(worker.found_in(tier) for worker in workers) > 100

@@ -1,6 +1,6 @@
 """CachedHeads: the heads of many conversations at once, for the comparison of a sync."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from trunkline.model import ConversationKey, Seq
@@ -13,10 +13,18 @@ class CachedHeads(Protocol):
         server: names the server that calls go to, or went to last; another one after a restart,
             a wipe or a promotion. Empty before the first.
         answers: whether it answers, as far as is known.
+        clocks: its servers' own clocks in seconds, by their names, each as of the end of its last
+            answer to whatever was asked. This worker may have stood still without a clock of its
+            own that shows it; theirs went on.
     """
 
     @property
     def server(self) -> bytes:
+        """See above."""
+        ...
+
+    @property
+    def clocks(self) -> Mapping[bytes, float]:
         """See above."""
         ...
 

@@ -6,7 +6,7 @@ The rules stand in `core.generations`.
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -33,11 +33,16 @@ _PAUSE_SECONDS: Final = (1.0, 60.0)
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """What is known of a database's generation until a time of the monotonic clock."""
+    """What is known of a database's generation until a time of the monotonic clock.
+
+    And as long by the clocks of the cached tier, which went on if this worker stood still in a
+    way that its own did not show: `seen` is what they were before the generation was read.
+    """
 
     lane: int
     generation: Generation
     until: float
+    seen: Mapping[bytes, float]
 
 
 class _Lane:
@@ -81,8 +86,8 @@ class Leases:
         lease = self._lanes[lane].lease
         if lease is not None and self._holds(lease):
             return lease
-        until = self._clock.monotonic() + LEASE_SECONDS
-        lease = Lease(lane, await self._generations.current(lane), until)
+        until, seen = self._clock.monotonic() + LEASE_SECONDS, self._cached.clocks
+        lease = Lease(lane, await self._generations.current(lane), until, seen)
         self._learn(lane, lease.generation)
         self._lanes[lane].lease = lease
         return lease
@@ -111,8 +116,7 @@ class Leases:
                         return
                 except TrunklineError as error:
                     _log.warning("lease_not_renewed", code=error.code)
-        elif self._holds(lease) and self._rest(self._lanes[lease.lane].quiet_since) <= 0:
-            return
+        # Without the tier, and so without its clocks, only the hot tier can tell.
         await self._withdraw(lease.lane)
 
     async def run(self) -> None:
@@ -194,7 +198,13 @@ class Leases:
         return since + _WAITED_OUT_SECONDS - self._clock.monotonic()
 
     def _holds(self, lease: Lease) -> bool:
-        return self._clock.monotonic() < lease.until
+        if self._clock.monotonic() >= lease.until:
+            return False
+        seen = lease.seen.get
+        return all(
+            now - seen(server, -math.inf) < LEASE_SECONDS
+            for server, now in self._cached.clocks.items()
+        )
 
     def _new(self) -> Generation:
         return Generation.closed(self._random_bits(8 * ID_BYTES))

@@ -34,3 +34,17 @@ class SimulatedClock:
     def jump(self, by_ms: int) -> None:
         """Somebody set the wall clock."""
         self.skew_ms += by_ms
+
+
+class StandingClock(SimulatedClock):
+    """The clock of a machine that is frozen at times, and does not know.
+
+    Attributes:
+        stood_seconds: so long it was frozen in all.
+    """
+
+    stood_seconds = 0.0
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment, but those in which it stood still."""
+        return super().monotonic() - self.stood_seconds

@@ -159,6 +159,11 @@ class DelayedCachedHeads:
         """See the port."""
         return self._inner.answers
 
+    @property
+    def clocks(self) -> Mapping[bytes, float]:
+        """See the port."""
+        return self._inner.clocks
+
     async def heads(self, keys: Sequence[ConversationKey], stamp: bytes) -> Sequence[Seq | None]:
         """See the port."""
         await self._lag()

@@ -30,7 +30,7 @@ from trunkline.ports.cached_heads import CachedHeads
 from trunkline.services.comparing import CachedComparison
 from trunkline.services.leases import LEASE_SECONDS, Leases
 from trunkline.services.metrics import Metrics
-from trunkline.testing.clock import SimulatedClock
+from trunkline.testing.clock import StandingClock
 from trunkline.testing.loop import SimulatedLoop
 from trunkline.wire.frames import Sync, Synced
 
@@ -167,7 +167,7 @@ class Alone:
     """The leases of one worker, on a hub and generations that the test breaks."""
 
     def __init__(self, loop: SimulatedLoop) -> None:
-        self.clock = SimulatedClock(loop)
+        self.clock = StandingClock(loop)
         self.hub = MemoryHub()
         self.hub.open(A)
         self.generations = FailingGenerations()
@@ -175,6 +175,11 @@ class Alone:
             self.generations, self.hub.heads(A), self.clock, random.Random(1).getrandbits,
             Metrics(), lanes=1,
         )  # fmt: skip
+
+    async def stand(self, seconds: float) -> None:
+        """The machine is frozen, and its clock does not show it."""
+        await asyncio.sleep(seconds)
+        self.clock.stood_seconds += seconds
 
     async def open(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -203,6 +208,52 @@ def test_a_lease_that_ended_holds_on_only_if_nothing_changed(loop: SimulatedLoop
         await asyncio.sleep(1.01 * LEASE_SECONDS)
         assert not await alone.leases.still(lease)
         assert not alone.leases.believes(await alone.leases.of(0))
+
+    loop.run_until_complete(story())
+    loop.close()
+
+
+def test_a_lease_is_over_after_a_pause_that_the_own_clock_does_not_show(
+    loop: SimulatedLoop,
+) -> None:
+    """A frozen guest: what was read after it may be what others had waited out long ago."""
+
+    async def story() -> None:
+        alone = Alone(loop)
+        await alone.open()
+        lease = await alone.leases.of(0)
+        assert await alone.leases.still(lease)
+        await alone.generations.replace(0, lease.generation, Generation.closed(1))
+        await alone.stand(5 * LEASE_SECONDS)
+        assert alone.clock.monotonic() < lease.until
+        assert not await alone.leases.still(lease)
+
+    loop.run_until_complete(story())
+    loop.close()
+
+
+def test_after_such_a_pause_nothing_is_acknowledged_without_the_tier_by_what_was_known_before(
+    loop: SimulatedLoop,
+) -> None:
+    """While this worker stood still, the others began to believe the tier, which it does not
+    reach: its commit is acknowledged once they do no more."""
+
+    async def story() -> None:
+        alone = Alone(loop)
+        await asyncio.sleep(2 * LEASE_SECONDS)
+        closed = (await alone.leases.of(0)).generation
+        assert not closed.server
+        await asyncio.sleep(2 * LEASE_SECONDS)
+        lease = await alone.leases.of(0)
+        await alone.leases.settle(lease, taken=False)
+        opened = closed.bound(alone.hub.server).opened()
+        assert await alone.generations.replace(0, closed, opened)
+        alone.hub.shuts_out.add(A)
+        await alone.stand(5 * LEASE_SECONDS)
+        began = loop.time()
+        await alone.leases.settle(lease, taken=False)
+        assert not (await alone.generations.current(0)).open
+        assert loop.time() - began > LEASE_SECONDS
 
     loop.run_until_complete(story())
     loop.close()

@@ -362,6 +362,11 @@ class SharedHeads:
         return self._hub.server
 
     @property
+    def clocks(self) -> Mapping[bytes, float]:
+        """The loop's: whatever a worker's own shows, it goes on."""
+        return {self._hub.server: asyncio.get_running_loop().time()}
+
+    @property
     def answers(self) -> bool:
         """Whether it answers this worker."""
         return not self._hub.is_away(self._worker)

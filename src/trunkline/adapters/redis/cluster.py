@@ -74,6 +74,11 @@ class Cluster:
             return b""
         return blake2b(b"".join(names), digest_size=_IDENTITY_BYTES).hexdigest().encode()
 
+    @property
+    def clocks(self) -> Mapping[bytes, float]:
+        """Those of all masters that have slots."""
+        return {server.identity: server.seconds for server in self._holders if server.identity}
+
     def of(self, tag: bytes) -> Connection:
         """The master that has the tag's slot, as far as is known; raises `TierUnavailable`."""
         if not self._slots:

@@ -17,9 +17,10 @@ from trunkline.errors import TierUnavailable
 
 log = logging.getLogger(__name__)
 
+_TIME: Final = pack((b"TIME",))
 _CLAIM: Final = source("life")
 _IDENTITY_BYTES: Final = 16
-_BEAT_SECONDS: Final = 1.0
+_BEAT_SECONDS: Final = 0.5
 """So long after it happened everybody knows that the server is another one."""
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _GRACE_SECONDS: Final = 0.001
@@ -63,6 +64,7 @@ class Connection:
         server: who the server is.
         identity: the server, its history and the life of its data set as one name; another
             after a restart, a failover, a wipe. Empty before the first connect.
+        seconds: the server's clock, as of the end of the last call that was answered.
         on_connected: called after every connect, the first one, too.
         on_refused: called when a server was left, or not taken.
     """
@@ -81,13 +83,14 @@ class Connection:
         self.address = address
         self.server: Server | None = None
         self.identity = b""
+        self.seconds = -math.inf
         self.on_connected: Callable[[], None] = lambda: None
         self.on_refused: Callable[[], None] = lambda: None
         self._dialler = dialler
         self._settings = settings
         self._refusals = refusals
         self._backoff = Backoff(settings.reconnect_seconds, jitter)
-        self._mark, self._look = mark, pack((b"GET", mark))
+        self._mark, self._look = mark, [_TIME, pack((b"GET", mark))]
         self._life: Reply = None
         self._link: Link | None = None
         self._connected_at = -math.inf
@@ -108,7 +111,7 @@ class Connection:
         link, server, answers = await self._dialler.dial(
             self.address,
             lambda: Link(self._settings.in_flight, self._trouble.set),
-            [*LOADS, self._claim()],
+            [*LOADS, _TIME, self._claim()],
         )
         try:
             server.check_primary(self.address)
@@ -116,6 +119,7 @@ class Connection:
             await link.close()
             raise
         self._link, self.server, self._life = link, server, answers[-1]
+        self.seconds = _seconds(answers[-2])
         parts = (server.run_id, server.history, self._life)
         self.identity = blake2b(b" ".join(parts), digest_size=_IDENTITY_BYTES).hexdigest().encode()
         self._connected_at = self._loop.time()
@@ -139,7 +143,7 @@ class Connection:
     def marked_by(self, mark: bytes) -> None:
         """The mark is another key from now on."""
         if mark != self._mark:
-            self._mark, self._look = mark, pack((b"GET", mark))
+            self._mark, self._look = mark, [_TIME, pack((b"GET", mark))]
             self.abort()
 
     def abort(self) -> None:
@@ -167,7 +171,7 @@ class Connection:
             return []
         until = self._loop.time() + seconds
         try:
-            replies = await self._answer(link, [*commands, self._look], until)
+            replies = await self._answer(link, [*commands, *self._look], until)
             if replies[-1] != self._life or ReplyError in map(type, replies):
                 await self._with_scripts(link, commands, replies, until)
                 self._judge(link, replies)
@@ -180,7 +184,8 @@ class Connection:
             raise TierUnavailable(f"Redis at {self.address} is behind.") from None
         except LinkLost:
             raise TierUnavailable(f"Redis at {self.address} is gone.") from None
-        replies.pop()
+        self.seconds = _seconds(replies[-2])
+        del replies[-2:]
         return replies
 
     async def _answer(self, link: Link, commands: Sequence[bytes], until: float) -> list[Reply]:
@@ -206,9 +211,9 @@ class Connection:
         ]
         if not places:
             return
-        again = [*LOADS, *(commands[place] for place in places), self._look]
+        again = [*LOADS, *(commands[place] for place in places), *self._look]
         repeated = (await self._answer(link, again, until))[len(LOADS) :]
-        for place, reply in zip([*places, -1], repeated, strict=True):
+        for place, reply in zip([*places, -2, -1], repeated, strict=True):
             replies[place] = reply
 
     def _claim(self) -> bytes:
@@ -247,8 +252,8 @@ class Connection:
             await asyncio.sleep(self._settings.pause_seconds)
         try:
             async with asyncio.timeout(self._settings.stall_seconds):
-                *who, life = await link.request([*WHO, self._claim()])
-            self._judge(link, [*who, life])
+                *who, now, life = await link.request([*WHO, _TIME, self._claim()])
+            self._judge(link, [*who, now, life])
             server = Server.parse(self.address, who)
             if server != self.server:
                 where = f"Redis at {self.address}"
@@ -261,6 +266,7 @@ class Connection:
         except (LinkLost, Refused):
             pass  # seen by the caller
         else:
+            self.seconds = _seconds(now)
             if self._suspended:
                 self._suspended = False
                 log.info("Redis at %s answers again", self.address)
@@ -297,3 +303,9 @@ class Connection:
 def _give_up(future: asyncio.Future[list[Reply]]) -> None:
     if not future.done():
         future.set_exception(AnswerLate())
+
+
+def _seconds(reply: Reply) -> float:
+    """What TIME answered, as one number."""
+    seconds, microseconds = reply
+    return int(seconds) + int(microseconds) / 1_000_000

@@ -1,6 +1,6 @@
 """The heads of many conversations, in one round trip a server."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -40,6 +40,11 @@ class RedisHeads:
     def server(self) -> bytes:
         """Its identity; of a cluster, one for all its masters."""
         return self._servers.identity
+
+    @property
+    def clocks(self) -> Mapping[bytes, float]:
+        """The servers', each as of the last answer."""
+        return self._servers.clocks
 
     @property
     def answers(self) -> bool:

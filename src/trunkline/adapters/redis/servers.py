@@ -1,6 +1,6 @@
 """Which server a key is on: here, the one there is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from trunkline.adapters.redis.connection import Connection
@@ -21,6 +21,11 @@ class Servers(Protocol):
     @property
     def identity(self) -> bytes:
         """Names who holds the keys, see `Connection.identity`. Empty at first."""
+        ...
+
+    @property
+    def clocks(self) -> Mapping[bytes, float]:
+        """The servers' clocks in seconds, each as of its last answer, by their identities."""
         ...
 
     def of(self, tag: bytes) -> Connection:
@@ -72,6 +77,12 @@ class SingleServer:
     def identity(self) -> bytes:
         """That of the one."""
         return self._connection.identity
+
+    @property
+    def clocks(self) -> Mapping[bytes, float]:
+        """The clock of the one."""
+        server = self._connection
+        return {server.identity: server.seconds} if server.identity else {}
 
     def of(self, tag: bytes) -> Connection:
         """The one."""
