@@ -51,6 +51,8 @@ OFF_THE_WIRE = {
     "store_newer",
     "store_not_migrated",
     "store_replaced",
+    "store_restored",
+    "entries_lost",
     "target_not_empty",
     "token_keys_wrong",
     "unreachable",
@@ -64,6 +66,7 @@ INNER = [
     frames.Changed,
     frames.HeldPart,
     frames.RangeParts,
+    frames.Claim,
     StoreLife,
 ]
 CLIENT_FRAMES: tuple[type[msgspec.Struct], ...] = frames.ClientFrame.__args__

@@ -5,7 +5,8 @@ changes its meaning; `docs/protocol.md` lists them and a test holds the page aga
 this module.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 
 class TrunklineError(Exception):
@@ -356,6 +357,37 @@ class StoreReplaced(TrunklineError):
 
     code = "store_replaced"
     advice = "Another store answers: what this endpoint holds of the one before is set apart."
+
+
+class StoreRestored(TrunklineError):
+    """The server's store is in another life than this endpoint's copies are of."""
+
+    code = "store_restored"
+    advice = "The store may have lost what it has shown: all copies are compared with it."
+
+
+class EntriesLost(TrunklineError):
+    """Entries that this endpoint holds are not in the store.
+
+    Attributes:
+        conversation: of which they are.
+        entries: what was lost, in order; those of the endpoint's own user may be sent again.
+    """
+
+    code = "entries_lost"
+    advice = "Entries that this endpoint holds are not in the store: they are set apart."
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        retry_after_seconds: float | None = None,
+        conversation: str = "",
+        entries: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(detail, retry_after_seconds=retry_after_seconds)
+        self.conversation = conversation
+        self.entries = entries
 
 
 class DigestMismatch(TrunklineError):

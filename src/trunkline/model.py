@@ -19,6 +19,8 @@ Digest = NewType("Digest", int)
 """Sum of entry hashes modulo 2^128."""
 
 NO_SEQ = Seq(0)
+NOBODY = UserId("")
+"""The sender of `lost` entries."""
 NO_DIGEST = Digest(0)
 
 
@@ -30,13 +32,17 @@ class ConversationKind(StrEnum):
 
 
 class Kind(StrEnum):
-    """What an entry is. Only a `message` counts as unread."""
+    """What an entry is. Only a `message` counts as unread.
+
+    `lost` stands where the store lost what was there: its `seq` was shown to somebody.
+    """
 
     MESSAGE = "message"
     CREATED = "created"
     JOINED = "joined"
     LEFT = "left"
     RENAMED = "renamed"
+    LOST = "lost"
 
 
 MEMBERSHIP_KINDS = frozenset({Kind.CREATED, Kind.JOINED, Kind.LEFT})
@@ -152,6 +158,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     `users` are those whom a membership entry names; `name` belongs to `created` and
     `renamed`. `fresh` is there where the append may create the conversation: for
     `created`, and for a message to a `single` one (then `users` holds its two members).
+    `lost_up_to` belongs to `lost`: entries up to there were shown and are gone.
     """
 
     conversation: ConversationId
@@ -165,6 +172,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     users: tuple[UserId, ...] = ()
     name: str | None = None
     fresh: FreshKey | None = None
+    lost_up_to: Seq = NO_SEQ
 
 
 class StoreLife(msgspec.Struct, frozen=True, omit_defaults=True):

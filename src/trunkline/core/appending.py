@@ -25,6 +25,7 @@ from trunkline.errors import (
 )
 from trunkline.model import (
     JSON,
+    NOBODY,
     ClientMessageId,
     Conversation,
     ConversationId,
@@ -135,6 +136,8 @@ _encode_json = msgspec.json.Encoder().encode
 Begins = Callable[[UserId, Sequence[UserId]], None]
 """Told the sender and both users of a single conversation."""
 _SEALS_KEPT: Final = 65_536
+LOST_AT_ONCE: Final = 256
+"""So many `lost` entries does one draft become at most."""
 
 
 class _Seals:
@@ -208,6 +211,8 @@ class _Work:
         refers_to = draft.refers_to
         if kind is Kind.MESSAGE:
             self.countable += 1
+        elif kind is Kind.LOST:
+            sender, client_message_id = NOBODY, ClientMessageId("")
         elif kind is not draft.kind:  # the `created` entry of a single conversation
             client_message_id = ClientMessageId("")
             refers_to = Seq(0)
@@ -261,6 +266,12 @@ class _Work:
         self.member_count -= len(users)
         self.version += 1
         return seq
+
+    def lose(self, draft: Draft) -> Seq:
+        """Fills what was shown and is gone, as far as one draft may."""
+        for _ in range(min(draft.lost_up_to - self.head, LOST_AT_ONCE)):
+            self.write(draft, Kind.LOST, JSON, "{}")
+        return self.head
 
     def rename(self, name: str) -> None:
         self.sealed_name = self.seals.cipher.seal(
@@ -385,6 +396,8 @@ class AppendPlanner:
             return self._create(draft, work)
         if not work.present(draft.sender):
             raise NotMember
+        if draft.kind is Kind.LOST:
+            return work.lose(draft)
         if work.conversation.kind is ConversationKind.SINGLE:
             raise NotAllowed("The members and the name of a single conversation do not change.")
         if draft.kind is Kind.JOINED:

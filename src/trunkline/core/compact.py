@@ -5,7 +5,7 @@ from typing import Final
 from trunkline.errors import DataDamaged
 from trunkline.model import ClientMessageId, Kind
 
-_KINDS: Final = (Kind.MESSAGE, Kind.CREATED, Kind.JOINED, Kind.LEFT, Kind.RENAMED)
+_KINDS: Final = (Kind.MESSAGE, Kind.CREATED, Kind.JOINED, Kind.LEFT, Kind.RENAMED, Kind.LOST)
 """A kind's number is its place: only ever append here."""
 KIND_NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
 

@@ -11,6 +11,11 @@ class Cipher(Protocol):
         """32 bytes, derived from the data key; endpoints get it with the conversation."""
         ...
 
+    @property
+    def seen_key(self) -> bytes:
+        """32 bytes, derived likewise, of which nobody is told: for proofs of what was shown."""
+        ...
+
     def seal(self, plaintext: bytes, associated_data: bytes) -> bytes:
         """Returns header, nonce and ciphertext."""
         ...

@@ -27,6 +27,7 @@ from trunkline.services.append import AppendService
 from trunkline.services.archiver import Archiver
 from trunkline.services.batch_load import BatchLoad
 from trunkline.services.charges import Rates
+from trunkline.services.claims import Claims
 from trunkline.services.comparing import CachedComparison, Comparison, StoredComparison
 from trunkline.services.crossing import AfterCommit, Alone, Cluster, Crossing
 from trunkline.services.drafting import Drafting, FreshKeys
@@ -135,6 +136,7 @@ class Backbone:
             hot, self._views, reader, self.registry, queue=settings.append_queue,
             lanes=stores.lanes, crossing=self._crossing,
         )  # fmt: skip
+        self.claims = self._claims_of(stores)
         self.archiver = Archiver(
             hot, stores.tasks, cold, sealer, clock, metrics, settings,
             BatchLoad(
@@ -152,6 +154,14 @@ class Backbone:
             compress_bodies=self.settings.compress_bodies,
             begins=self._rates.single,
         )
+
+    def _claims_of(self, stores: Stores) -> Claims:
+        if (identity := stores.identity) is not None:
+            self.metrics.store_generation.set_function(lambda: identity.life.generation)
+        return Claims(
+            identity, stores.hot, self._views, stores.sealer, self.append, self.syncs.describe,
+            stores.clock, self.metrics,
+        )  # fmt: skip
 
     def _comparison(self) -> Comparison:
         stores, crossing = self._stores, self._crossing

@@ -69,6 +69,13 @@ class Metrics:
             "Read offsets given up, since too many waited or a shard was taken over.",
             registry=r,
         )
+        self.endpoints_ahead = Counter(
+            "trunkline_endpoints_ahead",
+            "Conversations of which an endpoint holds more than the store.", registry=r,
+        )  # fmt: skip
+        self.store_generation = Gauge(
+            "trunkline_store_generation", "The store's generation; 0: not known.", registry=r
+        )
         self._count_reads(r)
         self._count_archiving(r)
         self._count_crossings(r)

@@ -15,6 +15,7 @@ from trunkline.services.drafting import Drafting
 from trunkline.services.registry import Connection
 from trunkline.wire.close import Close
 from trunkline.wire.frames import (
+    Ahead,
     ClientFrame,
     Confirm,
     Done,
@@ -30,7 +31,7 @@ from trunkline.wire.frames import (
 _log = structlog.get_logger("trunkline.session")
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
-Request = Hello | Refresh | Sync | Pull | Confirm | Mark
+Request = Hello | Refresh | Sync | Pull | Confirm | Ahead | Mark
 
 CLOSES: dict[str, Close] = {
     "bad_frame": Close.BAD_FRAME,
@@ -78,6 +79,7 @@ class ClientSession:
             Sync: self._sync,
             Pull: self._pull,
             Confirm: self._confirm,
+            Ahead: self._ahead,
             Mark: self._mark,
         }
 
@@ -175,8 +177,15 @@ class ClientSession:
         connection.write(await self._backbone.pulls.pull(connection, frame))
 
     async def _confirm(self, frame: Confirm) -> None:
-        await self._backbone.syncs.confirm(self._open_connection, frame)
-        self._done(frame.request)
+        connection = self._open_connection
+        await self._backbone.syncs.confirm(connection, frame)
+        if frame.request:
+            proofs = await self._backbone.claims.proofs(connection.user, frame)
+            connection.write(Done(frame.request, proofs))
+
+    async def _ahead(self, frame: Ahead) -> None:
+        connection = self._open_connection
+        connection.write(await self._backbone.claims.answer(connection, frame))
 
     async def _mark(self, frame: Mark) -> None:
         await self._backbone.markers.mark(self._open_connection, frame)

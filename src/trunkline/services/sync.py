@@ -143,11 +143,11 @@ class Syncs:
     async def _clipped(
         self, told: Mapping[ConversationId, Seq], ends: Vector
     ) -> dict[ConversationId, Seq]:
-        """What an endpoint says it holds of everything, nothing beyond the ends of the views."""
+        """What an endpoint says it holds of everything, as far as there is so much."""
         self._check_count(told)
         held: dict[ConversationId, Seq] = {}
         async for some in paced(list(ends.seqs.items())):
-            held.update((c, min(end, told.get(c, NO_SEQ))) for c, end in some)
+            held.update((c, _within(told.get(c, NO_SEQ), end)) for c, end in some)
         return held
 
     async def _take(
@@ -275,7 +275,7 @@ class Syncs:
         self._metrics.syncs.inc()
         described: list[Changed] = []
         async for portion in paced(rows, _DESCRIBED_AT_ONCE):
-            described += [self._describe(*row) for row in portion]
+            described += [self.describe(*row) for row in portion]
         following = answer.next(after_key) if lines else ""
         return Synced(request, answer.cursor, described, following)
 
@@ -296,7 +296,8 @@ class Syncs:
                 for line, row in ended:
                     listing.saw(line, *row)
 
-    def _describe(self, conversation: Conversation, member: Member) -> Changed:
+    def describe(self, conversation: Conversation, member: Member) -> Changed:
+        """What a member's endpoint must know of a conversation."""
         view = view_of(conversation, member)
         if conversation.shredded:
             return Changed(
@@ -362,8 +363,13 @@ def _held_in_parts(
     for number, pieces in told.items():
         named = ends.held_in(number, pieces)
         held |= asked[number]
-        held |= {c: min(seq, ends.of(c)) for c, seq in named.items()}
+        held |= {c: _within(seq, ends.of(c)) for c, seq in named.items()}
     return held
+
+
+def _within(seq: Seq, end: Seq) -> Seq:
+    """What counts of what an endpoint holds: one that is ahead is told where the view ends."""
+    return seq if seq <= end else NO_SEQ
 
 
 def _raise(offsets: Offsets, told: Mapping[ConversationId, Seq]) -> dict[ConversationId, Seq]:

@@ -156,6 +156,21 @@ class Confirm(_FromClient, tag="confirm", frozen=True):
     request: RequestNumber = 0
 
 
+class Claim(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """An endpoint holds a conversation up to `seq`. `proof`: that of a confirm of this `seq`."""
+
+    seq: WireSeq
+    proof: str = ""
+
+
+class Ahead(_FromClient, tag="ahead", frozen=True):
+    """The endpoint holds more than a sync listed. `mark`: of the life in which it was given it."""
+
+    request: RequestNumber
+    mark: str
+    claims: dict[ConversationId, Claim]
+
+
 class Mark(_FromClient, tag="mark", frozen=True):
     """Read marker: the person has seen everything up to `seq`."""
 
@@ -165,7 +180,19 @@ class Mark(_FromClient, tag="mark", frozen=True):
 
 
 ClientFrame = (
-    Hello | Refresh | Send | Create | Add | Remove | Leave | Rename | Pull | Sync | Confirm | Mark
+    Hello
+    | Refresh
+    | Send
+    | Create
+    | Add
+    | Remove
+    | Leave
+    | Rename
+    | Pull
+    | Sync
+    | Confirm
+    | Ahead
+    | Mark
 )
 
 
@@ -291,9 +318,13 @@ class Notice(_FromServer, tag="notice", frozen=True):
 
 
 class Done(_FromServer, tag="done", frozen=True):
-    """Answers `confirm`, `mark` and `refresh` where they carried a request number."""
+    """Answers `confirm`, `mark` and `refresh` where they carried a request number.
+
+    `proofs`: of each position that was confirmed, hex, where the server knows which store it is.
+    """
 
     request: int
+    proofs: dict[ConversationId, str] = {}
 
 
 class Error(_FromServer, tag="error", frozen=True):

@@ -133,6 +133,17 @@ async def test_a_copy_taken_while_the_server_runs_begins_a_generation(tmp_path: 
     assert await life_of(tmp_path / "data") == first
 
 
+async def test_a_copy_without_its_format_is_a_store_of_its_own_with_all_in_it(
+    tmp_path: Path,
+) -> None:
+    first = await used(tmp_path / "data")
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    (tmp_path / "copy" / "format").unlink()
+    async with open_embedded(tmp_path / "copy", IN_THREAD, SteppedClock()) as stores:
+        assert stores.identity.life.id != first.id
+        assert await stores.hot.offsets(UserId("ann"), EndpointId("e")) == {KEY: 1}
+
+
 def test_a_kill_while_commits_go_on_is_no_restore(tmp_path: Path) -> None:
     program = """
 import asyncio, os, signal, sys

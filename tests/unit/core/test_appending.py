@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from trunkline.core import digest as digests
 from trunkline.core.appending import (
+    LOST_AT_ONCE,
     Accepted,
     AppendPlanner,
     AppendState,
@@ -135,6 +136,36 @@ def codes(outcomes: Sequence[Outcome]) -> list[int | str]:
     return found
 
 
+def lost(up_to: int, sender: str = "ann") -> Draft:
+    return msgspec.structs.replace(draft(Kind.LOST, f"lost {up_to}", sender), lost_up_to=Seq(up_to))
+
+
+def test_lost_entries_fill_a_conversation_up_to_what_was_shown_and_count_for_nobody() -> None:
+    book = Book()
+    book.append(create("c", "bob"), message("1"))
+    assert codes(book.append(lost(5))) == [5]
+    assert codes(book.append(message("2"))) == [6]
+    kinds = [(e.kind, e.sender, e.client_message_id) for e in book.entries[ConversationId("g")]]
+    assert kinds[2:5] == [(Kind.LOST, "", "")] * 3
+    assert book.rows[ConversationId("g")].countable == 2
+    check(book)
+
+
+def test_nothing_is_lost_below_the_head_and_only_members_say_so() -> None:
+    book = Book()
+    book.append(create("c", "bob"), message("1"))
+    assert codes(book.append(lost(2), lost(1))) == [2, 2]
+    assert book.rows[ConversationId("g")].head == 2
+    assert codes(book.append(lost(9, "mallory"))) == ["not_member"]
+
+
+def test_one_draft_loses_only_so_many_and_the_next_goes_on() -> None:
+    book = Book()
+    book.append(create("c", "bob"))
+    assert codes(book.append(lost(1_000))) == [1 + LOST_AT_ONCE]
+    assert codes(book.append(lost(1_001))) == [1 + 2 * LOST_AT_ONCE]
+
+
 @st.composite
 def any_drafts(draw: st.DrawFn) -> list[Draft]:
     """Drafts of all kinds, many of them not allowed, with few ids so that resends happen."""
@@ -143,7 +174,8 @@ def any_drafts(draw: st.DrawFn) -> list[Draft]:
         sender, other = draw(st.permutations(USERS))[:2]
         message_id = draw(st.sampled_from("123456789"))
         named = draw(st.lists(st.sampled_from(USERS), max_size=3))
-        kind = draw(st.sampled_from([*Kind, Kind.MESSAGE, Kind.MESSAGE]))
+        asked = [kind for kind in Kind if kind is not Kind.LOST]
+        kind = draw(st.sampled_from([*asked, Kind.MESSAGE, Kind.MESSAGE]))
         where = draw(st.sampled_from(["g", "g", "h", "single"]))
         if where == "single":
             found.append(first_send(message_id, sender, other))

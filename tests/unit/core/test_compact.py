@@ -48,8 +48,8 @@ def test_ids_that_rise_with_time_rise_in_short(one: int, other: int) -> None:
 
 def test_every_kind_has_its_number_for_ever() -> None:
     assert {kind: KIND_NUMBERS[kind] for kind in Kind} == {
-        "message": 0, "created": 1, "joined": 2, "left": 3, "renamed": 4,
+        "message": 0, "created": 1, "joined": 2, "left": 3, "renamed": 4, "lost": 5,
     }  # fmt: skip
-    assert [kind_of(number) for number in range(5)] == list(KIND_NUMBERS)
+    assert [kind_of(number) for number in range(6)] == list(KIND_NUMBERS)
     with pytest.raises(DataDamaged):
-        kind_of(5)
+        kind_of(6)

@@ -26,6 +26,7 @@ FRAMES: dict[str, dict[str, Any]] = {
     "pull": {"request": 1, "ranges": [{"conversation": GOOD, "after": 0}] * 2},
     "sync": {"request": 1, "vector": {GOOD: 1, GOOD + "2": 1}},
     "confirm": {"offsets": {GOOD: 1, GOOD + "2": 1}},
+    "ahead": {"request": 1, "mark": "0", "claims": {GOOD: {"seq": 1}, GOOD + "2": {"seq": 1}}},
     "mark": {"conversation": GOOD, "seq": 1},
 }
 """Each frame with every id that it may hold."""
@@ -42,6 +43,7 @@ PLACES: dict[str, Callable[[dict[str, Any], str], object]] = {
     ),
     "sync.vector": lambda f, bad: f.update(vector={GOOD: 1, bad: 1}),
     "confirm.offsets": lambda f, bad: f.update(offsets={GOOD: 1, bad: 1}),
+    "ahead.claims": lambda f, bad: f.update(claims={GOOD: {"seq": 1}, bad: {"seq": 1}}),
     "mark.conversation": lambda f, bad: f.update(conversation=bad),
     "leave.id": lambda f, bad: f.update(id=bad),
     "leave.conversation": lambda f, bad: f.update(conversation=bad),

@@ -47,11 +47,17 @@ positions = st.one_of(st.just(""), st.text(max_size=12), st.sampled_from(["kZCQ"
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "agent": st.text(max_size=8),
     "body": st.text(max_size=BODY_BYTES),
+    "claims": st.dictionaries(
+        some_ids,
+        st.fixed_dictionaries({"seq": some_seqs}, optional={"proof": st.text(max_size=40)}),
+        max_size=3,
+    ),
     "content_type": st.one_of(st.just("text/plain"), st.text(max_size=130)),
     "conversation": some_ids,
     "cursor": st.one_of(st.integers(0, 5), st.integers(0, 2**53 - 1)),
     "endpoint": some_ids,
     "id": some_ids,
+    "mark": st.text(max_size=16),
     "name": some_names,
     "next": positions,
     "offsets": st.dictionaries(some_ids, some_seqs, max_size=3),

@@ -81,14 +81,18 @@ class KeyringCipher:
     16-byte tag. Random nonces allow 2^32 blobs a key (NIST SP 800-38D, section 8.3).
     """
 
-    __slots__ = ("__weakref__", "_decrypt", "_encrypt", "_nonce", "digest_key")
+    __slots__ = ("__weakref__", "_decrypt", "_encrypt", "_nonce", "digest_key", "seen_key")
 
     def __init__(self, data_key: bytes, nonces: Nonces) -> None:
         aead = AESGCM(data_key)
         self._encrypt = aead.encrypt
         self._decrypt = aead.decrypt
         self._nonce = nonces.take
-        self.digest_key: bytes = HKDF(SHA256(), 32, salt=None, info=_DIGEST_KEY).derive(data_key)
+        # Two blocks of one expansion (RFC 5869, section 2.3): who knows one learns nothing of
+        # the other.
+        derived = HKDF(SHA256(), 64, salt=None, info=_DIGEST_KEY).derive(data_key)
+        self.digest_key: bytes = derived[:32]
+        self.seen_key: bytes = derived[32:]
 
     def seal(self, plaintext: bytes, associated_data: bytes) -> bytes:
         """Returns header, nonce and ciphertext: 30 bytes more than the plaintext."""
