@@ -2,9 +2,9 @@
 
 from trunkline.client.client import Client
 from trunkline.client.conversations import ConversationInfo, Message, Proof, SetApart
+from trunkline.client.counters import Counters
 from trunkline.client.outbox import Posted, SentMessage
 from trunkline.client.policy import AtOnce, OnOpen, Recent, SyncPolicy, WhenIdle
-from trunkline.client.replica import Counters
 from trunkline.client.sqlite_store import SqliteStore
 from trunkline.client.store import LocalStore, MemoryStore
 

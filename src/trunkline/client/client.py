@@ -12,6 +12,7 @@ import msgspec
 
 from trunkline.client.clock import SystemClock
 from trunkline.client.conversations import ConversationInfo, Message, Proof, SetApart
+from trunkline.client.counters import Counters
 from trunkline.client.driver import Driver, Settings, TokenSource
 from trunkline.client.endpoint import Endpoint, Report
 from trunkline.client.feed import Feed
@@ -19,7 +20,6 @@ from trunkline.client.held import Held
 from trunkline.client.link import Dialer
 from trunkline.client.outbox import Posted, SentMessage, Writing
 from trunkline.client.policy import AtOnce, SyncPolicy
-from trunkline.client.replica import Counters
 from trunkline.client.sqlite_store import SqliteStore
 from trunkline.client.store import LocalStore, MemoryStore
 from trunkline.client.websocket import WebSocketDialer

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from trunkline.client.outbox import Outbox
 from trunkline.client.replica import Replica
-from trunkline.client.store import Apart, Changes, EndpointStore, Loaded, Met
-from trunkline.errors import StoreReplaced, TrunklineError
+from trunkline.client.store import Apart, EndpointStore, Loaded, Met
+from trunkline.errors import StoreReplaced, StoreRestored, TrunklineError
 from trunkline.model import ConversationId, EndpointId, Entry, Seq, StoreLife, UserId
 
 Report = Callable[[TrunklineError], None]
@@ -23,6 +25,10 @@ class Reader(Protocol):
 
     def restart(self) -> None:
         """The endpoint's copies are others from now on."""
+        ...
+
+    def healed(self, conversation: ConversationId, first: Seq | None) -> None:
+        """A copy is whole again; from `first` on it is another one than was read."""
         ...
 
     def end(self) -> None:
@@ -61,7 +67,12 @@ class Endpoint:
         self._cursor = 0
         self._met: Met | None = None
         self._met_changed = False
+        self._meeting: Met | None = None
         self._take(loaded, successor=False)
+
+    def _rewind(self, conversation: ConversationId, first: Seq | None) -> None:
+        for reader in self.readers:
+            reader.healed(conversation, first)
 
     def _take(self, loaded: Loaded, *, successor: bool) -> None:
         """The copies and the outbox are these. `successor`: of a store that is younger than the
@@ -72,13 +83,16 @@ class Endpoint:
             loaded.copies,
             loaded.cursor,
             deliver=self._deliver,
+            rewind=self._rewind,
             report=self.report,
             all_is_news=successor,
+            unsettled=loaded.unsettled,
         )
         self.outbox = Outbox(self.user, loaded.outbox)
         self.marks = {copy.conversation: copy.marker for copy in loaded.copies if copy.mark_waits}
         self._cursor = loaded.cursor
         self._met = loaded.met
+        self._meeting = None
         if self.outbox:
             self.emptied.clear()
         else:
@@ -95,7 +109,55 @@ class Endpoint:
         before = self._met
         if before is not None and before.life.id != life.id:
             await self._move(before, life)
-        self._met, self._met_changed = Met(life, time_ms), True
+        self._meeting = Met(life, time_ms)
+        self.replica.doubts.can_ask = True
+        self._compare_lives(life)
+
+    def is_of(self, life: StoreLife | None) -> bool:
+        """Takes what a later answer says of the store; False if it began another life."""
+        meeting = self._meeting or self._met
+        if life is None or meeting is None or meeting.life.mark == life.mark:
+            return True
+        self._meeting = Met(life, meeting.time_ms)
+        if self.replica.doubts.cover_all:
+            return True  # this endpoint was what made it begin
+        self._compare_lives(life)
+        return False
+
+    def _compare_lives(self, life: StoreLife) -> None:
+        """In another life than its copies are of, the store may have lost some of them."""
+        met = self._met
+        if met is not None and met.life.mark == life.mark:
+            return
+        if met is not None and met.life.id == life.id:
+            self.replica.counters.stores_restored += 1
+            self.report(
+                StoreRestored(
+                    f"The store is in generation {life.generation} ({life.mark}), this endpoint's "
+                    f"copies are of {met.life.generation} ({met.life.mark}): it may have lost "
+                    "what it has shown, all copies are compared with it."
+                )
+            )
+        if self.replica.held:
+            self.replica.doubt()
+
+    def doubt(self) -> None:
+        """The server has less than this endpoint: what it lost it may not know itself."""
+        if self._meeting is not None and not self.replica.doubts.are_open:
+            self.replica.doubt()
+
+    @property
+    def mark(self) -> str:
+        """Of the life that the copies are of; empty: not known."""
+        return "" if self._met is None else self._met.life.mark
+
+    def healed(self, conversation: ConversationId, lost: Sequence[Entry]) -> None:
+        """A copy was compared with what was set apart of it; `lost` the store does not have."""
+        self.replica.healed(conversation, lost)
+
+    async def settle(self, number: int, keep: Sequence[Entry]) -> None:
+        """Of something set apart only this is kept."""
+        await self._store.settle(number, keep)
 
     async def _move(self, before: Met, life: StoreLife) -> None:
         part = await self._store.part_of(life.id)
@@ -145,6 +207,7 @@ class Endpoint:
 
     def write(self) -> None:
         """Hands everything new to the local store, as one change."""
+        self._note_met()
         if not self.has_changes:
             return
         copies = self.replica.take_changes()
@@ -154,8 +217,14 @@ class Endpoint:
         met = self._met if self._met_changed else None
         self._met_changed = False
         self._store.write(
-            Changes(copies.dropped, copies.runs, copies.copies, posted, settled, cursor, met)
+            msgspec.structs.replace(copies, posted=posted, settled=settled, cursor=cursor, met=met)
         )
+
+    def _note_met(self) -> None:
+        """The copies are of the life that was met last, once all were compared with it."""
+        if self._meeting is not None and not self.replica.doubts.are_open:
+            self._met_changed = self._met_changed or self._meeting != self._met
+            self._met = self._meeting
 
     async def save(self) -> None:
         """Returns once everything up to now is durable in the local store."""
@@ -171,6 +240,7 @@ class Endpoint:
 
     async def close(self) -> None:
         """Saves and lets go of the local store."""
+        self.replica.note_proofs()
         self.write()
         await self._store.close()
 

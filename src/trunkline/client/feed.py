@@ -43,6 +43,13 @@ class Feed:
         self._turn_back()
         self._note_held()
 
+    def healed(self, conversation: ConversationId, first: Seq | None) -> None:
+        """The copy is whole again; what the reader has seen from `first` on is another now."""
+        if first is not None and self._position(conversation) >= first:
+            self._positions[conversation] = Seq(first - 1)
+            self._turn_back()
+        self._note_held()
+
     def end(self) -> None:
         """Wakes the reader up: the client failed."""
         self._arrived.set()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from trunkline.client.policy import Behind
 from trunkline.client.store import Copy
 from trunkline.core.digest import from_bytes, hasher, to_bytes
 from trunkline.model import (
@@ -27,14 +28,16 @@ class Held:
     Besides what `Copy` says: `expected` is the server's digest at a seq not yet reached,
     `early` what came beyond a gap, `counted` the newest messages that count as unread,
     `live_after` the seq after which entries are news to this run of the client, `opened`
-    whether the application has it open, `pulling` whether a pull of it is under way.
+    whether the application has it open, `pulling` whether a pull of it is under way,
+    `told_marker` the server's marker, `restored` whether the store was in another life,
+    `healing` whether what is set apart of it is still to be compared with it.
     """
 
     __slots__ = (
         "conversation", "counted", "digest", "digest_key", "early", "entry_hash", "expected",
-        "first", "head", "kind", "last", "last_time_ms", "left", "live_after", "mark_waits",
-        "marker", "mismatches", "name",
-        "opened", "pulling", "shredded", "stalls", "unread", "unread_at",
+        "first", "head", "healing", "kind", "last", "last_time_ms", "left", "live_after",
+        "mark_waits", "marker", "mismatches", "name", "opened", "proof", "proved", "pulling",
+        "restored", "shredded", "stalls", "told_marker", "unread", "unread_at",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +73,10 @@ class Held:
         self.stalls = 0
         self.opened = False
         self.pulling = False
+        self.told_marker = Seq(0)
+        self.proved, self.proof = Seq(0), ""
+        self.restored = False
+        self.healing = False
 
     @classmethod
     def load(cls, copy: Copy) -> "Held":
@@ -86,6 +93,7 @@ class Held:
         held.unread, held.unread_at = copy.unread, copy.unread_at
         held.name, held.left, held.last_time_ms = copy.name, copy.left, copy.last_time_ms
         held.mark_waits, held.shredded = copy.mark_waits, copy.shredded
+        held.proved, held.proof = copy.proved, copy.proof
         return held
 
     @classmethod
@@ -118,6 +126,8 @@ class Held:
             self.last_time_ms,
             self.mark_waits,
             self.shredded,
+            self.proved,
+            self.proof,
         )
 
     @property
@@ -125,12 +135,25 @@ class Held:
         """The last contiguous seq held, 0 if nothing is held."""
         return self.last if self.last >= self.first else Seq(0)
 
+    def behind(self) -> Behind:
+        """What it lacks, for the policy."""
+        missing = self.head - self.last
+        return Behind(
+            self.conversation, self.kind, missing, self.last_time_ms, self.unread, self.opened
+        )
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the store has lost it: what comes of it may be of another one."""
+        return self.left and self.last < self.first
+
     def update(self, change: Changed) -> None:
         """Takes over what a sync says of the conversation, apart from entries."""
         self.kind, self.left = change.kind, change.left
         if not change.left:  # the name it had when the view ended is the last that it has here
             self.name = change.name
         self.head = change.head if change.left else max(change.head, self.last)
+        self.told_marker = change.marker
         if change.marker < self.marker:
             # The server does not know of this endpoint's mark or send yet: its count is older
             # than ours, and what ours lacks is counted when it is pulled.
@@ -140,6 +163,23 @@ class Held:
         later = sum(seq > change.head for seq in self.counted)
         self.unread = change.unread + later
         self.unread_at = max(self.unread_at, change.head)
+
+    def restart(self, first: Seq) -> None:
+        """Holds nothing any more; the view begins at `first`."""
+        self.first, self.last, self.digest = first, Seq(first - 1), NO_DIGEST
+        self.early = None
+        self.proved, self.proof = Seq(0), ""
+        if self.restored:
+            # What was seen may be another entry now: the server's marker counts, and what lies
+            # behind it is counted when it is pulled.
+            self.marker, self.mark_waits, self.unread = self.told_marker, False, 0
+            self.unread_at = max(self.told_marker, self.last)
+            self.counted = []
+
+    def become(self, change: Changed) -> None:
+        """Another conversation has the id: its hashes have another key."""
+        self.digest_key = bytes.fromhex(change.digest_key)
+        self.entry_hash = hasher(self.conversation, self.digest_key)
 
     def take(self, entries: list[Entry], user: UserId) -> None:
         """Adds entries last+1.. : digest, unread, last."""

@@ -22,6 +22,15 @@ CREATE TABLE IF NOT EXISTS copy (
 
 CREATE INDEX IF NOT EXISTS copy_of_endpoint ON copy (endpoint);
 
+-- What was set apart of a part's copies; its runs lie at its number, as a copy's do. `settled`: it
+-- was compared with the copy that came after it, and holds what differs.
+CREATE TABLE IF NOT EXISTS apart (
+    number INTEGER PRIMARY KEY,
+    part INTEGER NOT NULL,
+    state BLOB NOT NULL,
+    settled INTEGER NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS run (
     position INTEGER PRIMARY KEY,
     entries BLOB NOT NULL

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from trunkline.client.backoff import Backoff
 from trunkline.client.connection import Connection, ConnectionLost, wait_for
 from trunkline.client.endpoint import Endpoint
+from trunkline.client.healing import heal
 from trunkline.client.policy import SyncPolicy
 from trunkline.client.sending import MOVED_MAX
 from trunkline.core.digest import to_hex
@@ -14,7 +16,7 @@ from trunkline.core.ranges import pack_sums
 from trunkline.errors import ConversationShredded, ProtocolError, ShardMoved, TrunklineError
 from trunkline.model import ConversationId, Seq
 from trunkline.ports.clock import Clock
-from trunkline.wire.frames import HeldPart, Pull, Pulled, Range, Sync, Synced
+from trunkline.wire.frames import Ahead, Claim, HeldPart, Pull, Pulled, Range, Sync, Synced
 
 RANGES_MAX: Final = 64
 """So many conversations are asked for in one pull."""
@@ -22,6 +24,8 @@ IDLE_SECONDS: Final = 1.0
 """So long nothing must be to do before the policy is asked what to pull when idle."""
 UNWRITTEN_ENTRIES_MAX: Final = 8192
 """Past this, pulling waits until the local store has caught up."""
+CLAIMS_MAX: Final = 256
+"""So many conversations stand in one `ahead`."""
 TRIES_MAX: Final = 8
 """So many retryable errors in a row end the connection."""
 
@@ -76,6 +80,10 @@ class Pulling:
             try:
                 if replica.sync_wanted:
                     await self._sync()
+                elif replica.doubts.ahead:
+                    await self._ask_about_ahead()
+                elif (conversation := replica.complete_again) is not None:
+                    await heal(self._endpoint, conversation)
                 elif not await self._pull_behind(idle=False):
                     await self._wait()
                 self._backoff.succeeded()
@@ -115,6 +123,7 @@ class Pulling:
     async def _sync(self) -> None:
         replica = self._endpoint.replica
         replica.sync_wanted = False
+        replica.doubts.sync_begins()
         if replica.has_unconfirmed:  # the server's offsets then equal what is held
             await self._settle()
         cursor, following, steps = replica.cursor, "", 0
@@ -128,6 +137,9 @@ class Pulling:
                 proof = await self._prove(answer)
                 continue
             proof, steps = _Proof(), 0
+            if not self._endpoint.is_of(answer.store):
+                replica.doubts.sync_begins()
+                return  # it said so: the next sync asks for everything
             replica.changed(answer.conversations)
             following = answer.next
             if not following:
@@ -156,6 +168,25 @@ class Pulling:
         if not isinstance(answer, Synced):
             raise ProtocolError("A sync was answered with something else.")
         return answer
+
+    async def _ask_about_ahead(self) -> None:
+        """Tells the server what it does not have, with its own proofs; it says what it has."""
+        replica = self._endpoint.replica
+        asked = {
+            conversation: replica.held[conversation].last
+            for conversation in islice(replica.doubts.ahead, CLAIMS_MAX)
+        }
+        claims = {
+            conversation: Claim(held.proved, held.proof) if held.proof else Claim(held.last)
+            for conversation in asked
+            for held in [replica.held[conversation]]
+        }
+        mark = self._endpoint.mark
+        answer = await self._connection.request(lambda number: Ahead(number, mark, claims))
+        if not isinstance(answer, Synced):
+            raise ProtocolError("What is ahead was answered with something else.")
+        self._endpoint.is_of(answer.store)
+        replica.told(asked, answer.conversations)
 
     # --- pull -----------------------------------------------------------------------
 

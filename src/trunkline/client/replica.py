@@ -8,15 +8,20 @@ Pure: it is fed pushes, pulled runs, acks and sync answers, and keeps what must 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-import msgspec
-
+from trunkline.client.counters import Counters
+from trunkline.client.doubts import Doubts, lost_whole
 from trunkline.client.held import Held
 from trunkline.client.policy import Behind
 from trunkline.client.store import Changes, Copy
 from trunkline.core.digest import from_bytes
 from trunkline.core.ranges import Vector
-from trunkline.errors import ConversationShredded, DigestMismatch, ProtocolError, TrunklineError
-from trunkline.model import NO_DIGEST, ConversationId, Entry, Seq, UserId
+from trunkline.errors import (
+    ConversationShredded,
+    DigestMismatch,
+    ProtocolError,
+    TrunklineError,
+)
+from trunkline.model import ConversationId, Entry, Seq, UserId
 from trunkline.wire.frames import Changed, Run
 
 GAP_SECONDS: Final = 0.1
@@ -29,19 +34,8 @@ STALLS_MAX: Final = 4
 """So often a pull may bring nothing new although the head lies beyond."""
 
 Deliver = Callable[[ConversationId, Sequence[Entry]], None]
+Rewind = Callable[[ConversationId, Seq | None], None]
 Report = Callable[[TrunklineError], None]
-
-
-class Counters(msgspec.Struct):
-    """What an endpoint saw. `pushed` and `pulled` count entries that became part of a copy."""
-
-    pushed: int = 0
-    pulled: int = 0
-    gaps_seen: int = 0
-    duplicates_dropped: int = 0
-    digest_mismatches: int = 0
-    resent: int = 0
-    stores_replaced: int = 0
 
 
 class Replica:
@@ -59,10 +53,15 @@ class Replica:
         cursor: int,
         *,
         deliver: Deliver,
+        rewind: Rewind = lambda _, __: None,
         report: Report,
         all_is_news: bool = False,
+        unsettled: Sequence[ConversationId] = (),
     ) -> None:
-        """`all_is_news`: what an endpoint without a past finds at its first sync, too."""
+        """`rewind`: told from where on a healed copy is another than readers read; None: nowhere.
+        `all_is_news`: also what an endpoint without a past finds at its first sync.
+        `unsettled`: copies that are still to be compared with what was set apart of them.
+        """
         self.user = user
         self.cursor = cursor
         self.counters = Counters()
@@ -70,14 +69,21 @@ class Replica:
         self.turn = 0
         self.held: dict[ConversationId, Held] = {c.conversation: Held.load(c) for c in copies}
         self.unwritten_entries = 0
+        self.doubts = Doubts()
         self._deliver = deliver
+        self._rewind = rewind
         self._report = report
         self._new_endpoint = not cursor and not copies and not all_is_news
         self._behind: dict[ConversationId, float] = {}
         self._runs: dict[ConversationId, list[list[Entry]]] = {}
         # Dicts, because their order is always the same.
         self._dirty: dict[ConversationId, None] = {}
+        self._proved: dict[ConversationId, None] = {}
         self._dropped: dict[ConversationId, None] = {}
+        self._aside: list[tuple[Copy, Sequence[list[Entry]], bool]] = []
+        for conversation in unsettled:
+            if (held := self.held.get(conversation)) is not None:
+                held.healing = True
         self._unconfirmed: dict[ConversationId, None] = {}
         self._vector = Vector()
         self._moved: dict[ConversationId, None] = dict.fromkeys(self.held)
@@ -90,7 +96,7 @@ class Replica:
     def push(self, conversation: ConversationId, entries: list[Entry], now: float) -> None:
         """Entries that the server pushed, contiguous among themselves."""
         held = self.held.get(conversation)
-        if held is None:
+        if held is None or held.is_gone:
             self.want_sync()
             return
         self.counters.pushed += self._arrived(held, entries, now)
@@ -98,7 +104,7 @@ class Replica:
     def own(self, conversation: ConversationId, entry: Entry, now: float) -> None:
         """An entry that this endpoint sent, built from its ack."""
         held = self.held.get(conversation)
-        if held is None:
+        if held is None or held.is_gone:
             self.want_sync()
         else:
             self._arrived(held, [entry], now)
@@ -106,7 +112,7 @@ class Replica:
     def reached(self, conversation: ConversationId, seq: Seq, now: float) -> None:
         """The conversation has an entry `seq` whose content is not at hand."""
         held = self.held.get(conversation)
-        if held is None:
+        if held is None or held.is_gone:
             self.want_sync()
         elif seq > held.last:
             self._see_gap(held, seq, now)
@@ -174,6 +180,65 @@ class Replica:
         self.cursor = cursor
         self._new_endpoint = False
         self.turn += 1
+        for conversation in self.doubts.sync_ended():
+            self._vanish(self.held[conversation])
+
+    def doubt(self) -> None:
+        """The store may have lost what it has shown: all copies are compared with it."""
+        self.cursor = 0
+        copies = [held for held in self.held.values() if not held.shredded]
+        for held in copies:
+            held.restored = True
+        self.doubts.begin(held.conversation for held in copies)
+        self.want_sync()
+
+    def told(self, asked: Mapping[ConversationId, Seq], changes: Sequence[Changed]) -> None:
+        """What the server says of copies that were ahead; `asked`: up to where each was held.
+
+        The server had all of `asked` before it looked: where it has less, that is gone.
+        """
+        listed = {change.conversation: change for change in changes}
+        for conversation, last in asked.items():
+            held, change = self.held[conversation], listed.get(conversation)
+            if change is None:
+                self._vanish(held)
+                continue
+            if change.head < last and not change.shredded:
+                self._set_aside(held, change.first)
+            self._change(change)
+
+    def proved(self, conversation: ConversationId, seq: Seq, proof: str) -> None:
+        """The server's proof that it gave out `seq`; it is written with what comes next."""
+        held = self.held[conversation]
+        if held.first <= seq <= held.last:
+            held.proved, held.proof = seq, proof
+            self._proved[conversation] = None
+
+    def note_proofs(self) -> None:
+        """Has proofs written, too, though nothing else is to be."""
+        self._dirty.update(self._proved)
+
+    @property
+    def complete_again(self) -> ConversationId | None:
+        """A copy that was pulled afresh and is to be compared with what was set apart of it."""
+        return next(
+            (c for c, h in self.held.items() if h.healing and h.last >= h.head and not h.pulling),
+            None,
+        )
+
+    def healed(self, conversation: ConversationId, lost: Sequence[Entry]) -> None:
+        """It was compared; `lost` is what the store does not have."""
+        held = self.held[conversation]
+        held.healing = False
+        self.counters.set_apart += len(lost)
+        self.turn += 1
+        # Of a copy that was only damaged, readers have seen what is right.
+        self._begin_again(held, lost[0].seq if lost and held.restored else None)
+
+    def _begin_again(self, held: Held, first: Seq | None) -> None:
+        if first is not None:
+            held.live_after = min(held.live_after, Seq(first - 1))
+        self._rewind(held.conversation, first)
 
     def open(self, held: Held) -> None:
         """The application wants this conversation, whatever the policy."""
@@ -198,16 +263,7 @@ class Replica:
             if due and not held.stalls:
                 self.counters.gaps_seen += 1
             self._behind[conversation] = 0.0
-            found.append(
-                Behind(
-                    conversation,
-                    held.kind,
-                    held.head - held.last,
-                    held.last_time_ms,
-                    held.unread,
-                    held.opened,
-                )
-            )
+            found.append(held.behind())
         return found
 
     def next_due(self, now: float) -> float | None:
@@ -220,9 +276,10 @@ class Replica:
         changes = Changes(
             list(self._dropped),
             list(self._runs.items()),
-            [self.held[conversation].copy() for conversation in self._dirty],
+            [self.held[conversation].copy() for conversation in self._dirty | self._proved],
+            aside=self._aside,
         )
-        self._dropped, self._runs, self._dirty = {}, {}, {}
+        self._dropped, self._runs, self._dirty, self._proved, self._aside = {}, {}, {}, {}, []
         self.unwritten_entries = 0
         return changes
 
@@ -249,7 +306,7 @@ class Replica:
     @property
     def has_changes(self) -> bool:
         """Whether there is something to write."""
-        return bool(self._dirty or self._dropped)
+        return bool(self._dirty or self._dropped or self._aside)
 
     def vector(self) -> Vector:
         """The last contiguous seq of every copy, at the cost of what moved since the last call.
@@ -341,7 +398,8 @@ class Replica:
         self._moved[conversation] = None
         self._dirty[conversation] = None
         self._unconfirmed[conversation] = None
-        self._deliver(conversation, entries)
+        if not held.healing:  # readers get them once it is known what they have seen already
+            self._deliver(conversation, entries)
 
     def _prove(self, held: Held) -> bool:
         """Compares with the server's digest where that stands exactly here (I14)."""
@@ -359,7 +417,7 @@ class Replica:
                 "the server's: it is pulled afresh."
             )
         )
-        self._restart(held, held.first)
+        self._set_aside(held, held.first)
         if held.mismatches <= HEALS_MAX:
             self._wait(held, 0.0)
         else:
@@ -368,13 +426,43 @@ class Replica:
 
     def _restart(self, held: Held, first: Seq) -> None:
         """Drops what the copy holds; it starts again at `first`."""
-        held.first, held.last, held.digest = first, Seq(first - 1), NO_DIGEST
-        held.early = None
+        self._take_back(held)
+        self._dropped[held.conversation] = None
+        held.restart(first)
+
+    def _set_aside(self, held: Held, first: Seq, *, compare: bool = True) -> None:
+        """Sets apart what the copy holds; it starts again at `first`.
+
+        `compare`: what the store has, too, is taken out again once all was pulled.
+        """
+        copy, parts = held.copy(), self._take_back(held)
+        if held.last >= held.first:
+            self._aside.append((copy, parts, compare))
+            held.healing = held.healing or compare
+        held.restart(first)
+        if not compare:
+            self._begin_again(held, first)
+        self._wait(held, 0.0)
+
+    def _take_back(self, held: Held) -> list[list[Entry]]:
+        """What was to be written of a copy that starts again."""
         parts = self._runs.pop(held.conversation, [])
         self.unwritten_entries -= sum(map(len, parts))
-        self._dropped[held.conversation] = None
         self._moved[held.conversation] = None
+        self._unconfirmed.pop(held.conversation, None)
         self._dirty[held.conversation] = None
+        return parts
+
+    def _vanish(self, held: Held) -> None:
+        """The store does not know the conversation, or not this user in it, any more."""
+        if held.last >= held.first:
+            self.counters.set_apart += held.last - held.first + 1
+            self._report(lost_whole(held.conversation))
+        self._set_aside(held, held.first, compare=False)
+        held.head, held.unread, held.expected, held.left = held.last, 0, None, True
+        held.healing = False
+        self._behind.pop(held.conversation, None)
+        self.doubts.ahead.pop(held.conversation, None)
 
     def _change(self, change: Changed) -> None:
         held = self.held.get(change.conversation)
@@ -382,8 +470,13 @@ class Replica:
             held = self.held[change.conversation] = Held.start(change)
             # To a new endpoint everything is news; live is what comes after its first sync.
             held.live_after = change.head if self._new_endpoint else Seq(change.first - 1)
+        elif not change.shredded and change.digest_key != held.digest_key.hex():
+            self._set_aside(held, change.first, compare=False)
+            held.become(change)
         elif held.first != change.first and not change.shredded:
             self._restart(held, change.first)
+        comparable = self.doubts.listed(change.conversation, change.head, held.last)
+        held.restored = held.restored or not comparable
         if change.shredded:
             held.left = change.left
             self._shred(held)
@@ -391,7 +484,7 @@ class Replica:
         held.update(change)
         held.mismatches = 0
         self._dirty[change.conversation] = None
-        if change.head >= held.last:
+        if comparable and change.head >= held.last:
             held.expected = (change.head, from_bytes(bytes.fromhex(change.digest)))
             if self._prove(held) and held.last < held.head:
                 self._wait(held, 0.0)

@@ -9,6 +9,7 @@ from typing import Final
 
 from trunkline.client.connection import (
     FRAMES_AT_A_TIME,
+    Answer,
     Connection,
     ConnectionLost,
     wait_for,
@@ -17,13 +18,14 @@ from trunkline.client.endpoint import Endpoint, no_connection
 from trunkline.client.policy import SyncPolicy
 from trunkline.client.pulling import Pulling
 from trunkline.client.sending import Sending
-from trunkline.errors import StoreOfAnotherEndpoint, TrunklineError
+from trunkline.errors import AheadOfHead, StoreOfAnotherEndpoint, TrunklineError
 from trunkline.model import ConversationId, Seq
 from trunkline.ports.clock import Clock
 from trunkline.wire.frames import (
     Acked,
     ClientFrame,
     Confirm,
+    Done,
     Error,
     Mark,
     Notice,
@@ -190,7 +192,10 @@ class Session:
         """Saves and confirms, coalesced; ends a connection on which sends get no answer."""
         loop = asyncio.get_running_loop()
         while True:
-            if await wait_for(self._dirty, WATCH_SECONDS):
+            if not await wait_for(self._dirty, WATCH_SECONDS):
+                self._endpoint.replica.note_proofs()
+                await self._endpoint.save()
+            else:
                 # On the same beat for all clients of a process: they share one commit.
                 await wait_for(self._full, CONFIRM_SECONDS - loop.time() % CONFIRM_SECONDS)
                 self._dirty.clear()
@@ -205,6 +210,9 @@ class Session:
     async def _save_and_confirm(self) -> None:
         """Confirms only what is durable (DESIGN section 4)."""
         replica = self._endpoint.replica
+        if replica.doubts.are_open:
+            await self._endpoint.save()
+            return  # what the store may have lost is not confirmed
         offsets = replica.take_offsets()
         try:
             await self._endpoint.save()
@@ -220,7 +228,11 @@ class Session:
 
     async def _confirm(self, offsets: dict[ConversationId, Seq]) -> bool:
         """Confirms; one refused conversation does not hold up the others."""
-        refused = await self._tell(lambda number: Confirm(offsets, number))
+        refused = await self._tell(
+            lambda number: Confirm(offsets, number), lambda done: self._proved(offsets, done)
+        )
+        if isinstance(refused, AheadOfHead):
+            self._endpoint.doubt()
         if refused is None or len(offsets) == 1:
             return refused is None or not refused.retryable
         if refused.retryable:
@@ -230,7 +242,14 @@ class Session:
                 return False
         return True
 
+    def _proved(self, offsets: dict[ConversationId, Seq], answer: Answer) -> None:
+        if isinstance(answer, Done):
+            for conversation, proof in answer.proofs.items():
+                self._endpoint.replica.proved(conversation, offsets[conversation], proof)
+
     async def _send_marks(self) -> None:
+        if self._endpoint.replica.doubts.are_open:
+            return
         marks = self._endpoint.marks
         for conversation, seq in list(marks.items()):
             refused = await self._tell(partial(Mark, conversation, seq))
@@ -241,13 +260,17 @@ class Session:
                 del marks[conversation]
                 self._endpoint.replica.marked(conversation)
 
-    async def _tell(self, frame_of: Callable[[int], ClientFrame]) -> TrunklineError | None:
+    async def _tell(
+        self,
+        frame_of: Callable[[int], ClientFrame],
+        taken: Callable[[Answer], None] = lambda _: None,
+    ) -> TrunklineError | None:
         """A request whose answer is only that it was done; returns why it was not.
 
         After an error that a retry may mend it waits before it returns.
         """
         try:
-            await self._connection.request(frame_of)
+            taken(await self._connection.request(frame_of))
         except ConnectionLost:
             raise
         except TrunklineError as error:

@@ -67,8 +67,15 @@ UPDATE part SET used = (SELECT max(used) + 1 FROM part)
 WHERE user = ? AND endpoint = ? AND store = ? RETURNING number, cursor, met"""
 _MEET: Final = "UPDATE part SET store = ?, met = ? WHERE number = ?"
 _SELECT_APART: Final = """
-SELECT copy.number, part.store, copy.state FROM part JOIN copy ON copy.endpoint = part.number
-WHERE part.user = ? AND part.endpoint = ? AND part.number != ? ORDER BY part.used, copy.number"""
+SELECT apart.number, part.store, apart.state, apart.settled
+FROM part JOIN apart ON apart.part = part.number WHERE part.user = ?1 AND part.endpoint = ?2
+UNION ALL SELECT copy.number, part.store, copy.state, 1
+FROM part JOIN copy ON copy.endpoint = part.number
+WHERE part.user = ?1 AND part.endpoint = ?2 AND part.number != ?3
+ORDER BY 1"""
+_SELECT_UNSETTLED: Final = "SELECT state FROM apart WHERE part = ? AND NOT settled"
+_INSERT_APART: Final = "INSERT INTO apart (number, part, state, settled) VALUES (?, ?, ?, ?)"
+_SELECT_HIGHEST_APART: Final = "SELECT coalesce(max(number), 0) FROM apart"
 _SELECT_COPIES: Final = "SELECT number, state FROM copy WHERE endpoint = ?"
 _SELECT_OUTBOX: Final = "SELECT number, frame FROM outbox WHERE endpoint = ? ORDER BY number"
 
@@ -194,6 +201,9 @@ class _SqliteEndpoint:
     async def read_apart(self, number: int) -> list[Entry]:
         return await self._store.read(lambda: self._file.entries(number))
 
+    async def settle(self, number: int, keep: Sequence[Entry]) -> None:
+        await self._store.read(lambda: self._file.settle(number, keep))
+
     async def forget(self, numbers: Sequence[int]) -> None:
         await self._store.read(lambda: self._file.forget(numbers))
 
@@ -271,24 +281,38 @@ class _File:
             copy = unpack_copy(state)
             copies.append(copy)
             handle.copies[copy.conversation] = _Stored(number)
+        ((apart,),) = execute(_SELECT_HIGHEST_APART).fetchall()
+        self._next_copy = max(self._next_copy, apart + 1)
         outbox = execute(_SELECT_OUTBOX, (handle.number,)).fetchall()
         return Loaded(
             cursor,
             copies,
             [Outgoing(number, frame) for number, frame in outbox],
             None if met is None else unpack_met(met),
+            [unpack_copy(s).conversation for (s,) in execute(_SELECT_UNSETTLED, (handle.number,))],
         )
 
     def apart(self, handle: _SqliteEndpoint, user: UserId, endpoint: EndpointId) -> list[Apart]:
-        rows = self._connection.execute(
-            _SELECT_APART, (user.encode(), endpoint.encode(), handle.number)
-        )
-        return [Apart(number, store, unpack_copy(state)) for number, store, state in rows]
+        asked = (user.encode(), endpoint.encode(), handle.number)
+        return [
+            Apart(number, store, unpack_copy(state), bool(settled))
+            for number, store, state, settled in self._connection.execute(_SELECT_APART, asked)
+        ]
 
     def entries(self, number: int) -> list[Entry]:
         base = number << _SEQ_BITS
         rows = self._connection.execute(_SELECT_RUNS, (base, base | _SEQ_MASK))
         return [entry for (data,) in rows for entry in self._runs.unpack(data)]
+
+    def settle(self, number: int, keep: Sequence[Entry]) -> None:
+        base = number << _SEQ_BITS
+        pieces = [keep[at : at + RUN_ENTRIES] for at in range(0, len(keep), RUN_ENTRIES)]
+        runs = [(base | piece[0].seq, self._runs.pack(list(piece))) for piece in pieces]
+        with self._transaction():
+            self._connection.execute(_DELETE_RUNS, (base, base | _SEQ_MASK))
+            self._connection.executemany(_INSERT_RUN, runs)
+            done = "UPDATE apart SET settled = 1" if keep else "DELETE FROM apart"
+            self._connection.execute(f"{done} WHERE number = ?", (number,))
 
     def forget(self, numbers: Sequence[int]) -> None:
         execute = self._connection.execute
@@ -297,6 +321,7 @@ class _File:
                 base = number << _SEQ_BITS
                 execute(_DELETE_RUNS, (base, base | _SEQ_MASK))
                 execute("DELETE FROM copy WHERE number = ?", (number,))
+                execute("DELETE FROM apart WHERE number = ?", (number,))
 
     def read(
         self, handle: _SqliteEndpoint, conversation: ConversationId, after: Seq, up_to: Seq
@@ -347,6 +372,8 @@ class _File:
         many = self._connection.executemany
         runs: list[tuple[int, bytes]] = []
         for handle, changes in batch:
+            if changes.aside:
+                self._put_aside(handle, changes, runs)
             if changes.dropped:
                 many(_INSERT_RUN, runs)
                 runs.clear()
@@ -369,6 +396,21 @@ class _File:
             if changes.met is not None
         ]
         many(_MEET, met)
+
+    def _put_aside(
+        self, handle: _SqliteEndpoint, changes: Changes, runs: list[tuple[int, bytes]]
+    ) -> None:
+        """Gives copies up to what is set apart; the copies to come get other numbers."""
+        for copy, parts, compare in changes.aside:
+            stored = self._stored(handle, copy.conversation)
+            if parts:
+                self._add(stored, parts, runs)
+            self._connection.executemany(_INSERT_RUN, runs)
+            runs.clear()
+            row = (stored.number, handle.number, pack_copy(copy), not compare)
+            self._connection.execute(_INSERT_APART, row)
+            self._connection.execute("DELETE FROM copy WHERE number = ?", (stored.number,))
+            del handle.copies[copy.conversation]
 
     def _apply_outbox(self, batch: list[tuple[_SqliteEndpoint, Changes]]) -> None:
         posted: dict[tuple[int, int], bytes] = {}

@@ -24,6 +24,7 @@ class Copy(msgspec.Struct, frozen=True, array_like=True, gc=False):
     It holds first..last (nothing yet: last = first − 1), whose digest is `digest`. `head`
     is the highest seq known of; `unread` counts up to `unread_at`. `mark_waits`: the server
     was not told of the marker yet. `shredded`: the server has destroyed its key.
+    `proof` is the server's, that it gave out `proved`.
     """
 
     conversation: ConversationId
@@ -41,6 +42,8 @@ class Copy(msgspec.Struct, frozen=True, array_like=True, gc=False):
     last_time_ms: int = 0
     mark_waits: bool = False
     shredded: bool = False
+    proved: Seq = Seq(0)
+    proof: str = ""
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -61,28 +64,36 @@ class Apart(msgspec.Struct, frozen=True):
     """What was set apart of a conversation: it is not, or no more, in the server's store.
 
     `number` names it within the local store; `store` is the id of the store that it is of,
-    empty: not known; `copy` is the copy that it was part of.
+    empty: not known; `copy` is the copy that it was part of. `settled`: what the store has,
+    too, was taken out of it.
     """
 
     number: int
     store: str
     copy: Copy
+    settled: bool = True
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """All that a part holds of an endpoint but the entries; the outbox in order."""
+    """All that a part holds of an endpoint but the entries; the outbox in order.
+
+    `unsettled`: conversations of which something is set apart that was not compared yet.
+    """
 
     cursor: int = 0
     copies: Sequence[Copy] = ()
     outbox: Sequence[Outgoing] = ()
     met: Met | None = None
+    unsettled: Sequence[ConversationId] = ()
 
 
 class Changes(msgspec.Struct, frozen=True):
     """What happened to an endpoint since its last changes, applied in this order.
 
-    `dropped` copies lose their entries; each of `runs` continues its conversation (parts
-    are contiguous); `copies` replace; `settled` are numbers of the outbox.
+    `aside` are copies that are set apart, as they were, with parts that were to continue them,
+    and whether to compare them with the copy to come; `dropped` copies lose their entries; each
+    of `runs` continues its conversation (parts are contiguous); `copies` replace; `settled` are
+    numbers of the outbox.
     """
 
     dropped: Sequence[ConversationId] = ()
@@ -92,6 +103,7 @@ class Changes(msgspec.Struct, frozen=True):
     settled: Sequence[int] = ()
     cursor: int | None = None
     met: Met | None = None
+    aside: Sequence[tuple[Copy, Sequence[list[Entry]], bool]] = ()
 
 
 class EndpointStore(Protocol):
@@ -128,11 +140,15 @@ class EndpointStore(Protocol):
         ...
 
     async def apart(self) -> list[Apart]:
-        """What is set apart: the copies of all other parts; flushes first."""
+        """What is set apart: of this part, and the copies of all others; flushes first."""
         ...
 
     async def read_apart(self, number: int) -> list[Entry]:
         """The entries of something set apart, by its number."""
+        ...
+
+    async def settle(self, number: int, keep: Sequence[Entry]) -> None:
+        """Of something set apart only this is kept; durable when it returns."""
         ...
 
     async def forget(self, numbers: Sequence[int]) -> None:
@@ -168,8 +184,15 @@ class _Kept:
         self.entries: dict[ConversationId, list[Entry]] = {}
         self.outbox: dict[int, Outgoing] = {}
         self.met: Met | None = None
+        self.aside: list[tuple[Copy, list[Entry], bool]] = []
 
     def apply(self, changes: Changes) -> None:
+        for copy, parts, compare in changes.aside:
+            entries = self.entries.pop(copy.conversation, [])
+            self.copies.pop(copy.conversation, None)
+            entries = [*entries, *(entry for part in parts for entry in part)]
+            if entries:
+                self.aside.append((copy, entries, not compare))
         for conversation in changes.dropped:
             self.entries.pop(conversation, None)
         for conversation, parts in changes.runs:
@@ -258,7 +281,8 @@ class _MemoryEndpoint:
     async def load(self) -> Loaded:
         kept = self._kept
         outbox = [kept.outbox[number] for number in sorted(kept.outbox)]
-        return Loaded(kept.cursor, list(kept.copies.values()), outbox, kept.met)
+        unsettled = [copy.conversation for copy, _, settled in kept.aside if not settled]
+        return Loaded(kept.cursor, list(kept.copies.values()), outbox, kept.met, unsettled)
 
     def write(self, changes: Changes) -> None:
         if not self._crashed:
@@ -289,24 +313,41 @@ class _MemoryEndpoint:
     async def apart(self) -> list[Apart]:
         await self.flush()
         return [
-            Apart(number, part.met.life.id if part.met is not None else "", copy)
-            for number, (part, copy) in enumerate(self._others())
+            Apart(number, part.met.life.id if part.met is not None else "", copy, settled)
+            for number, (part, copy, _, settled) in self._apart().items()
         ]
 
     async def read_apart(self, number: int) -> list[Entry]:
-        part, copy = self._others()[number]
-        return list(part.entries.get(copy.conversation, ()))
+        return list(self._apart()[number][2])
+
+    async def settle(self, number: int, keep: Sequence[Entry]) -> None:
+        copy = self._apart()[number][1]
+        self._kept.aside[number] = (copy, list(keep), True)
+        if not keep:
+            del self._kept.aside[number]
 
     async def forget(self, numbers: Sequence[int]) -> None:
-        others = self._others()
-        for number in numbers:
-            part, copy = others[number]
-            part.entries.pop(copy.conversation, None)
-            del part.copies[copy.conversation]
+        apart = self._apart()
+        for number in sorted(numbers, reverse=True):
+            part, copy, _, _ = apart[number]
+            if number < len(self._kept.aside):
+                del self._kept.aside[number]
+            else:
+                part.entries.pop(copy.conversation, None)
+                part.copies.pop(copy.conversation, None)
 
-    def _others(self) -> list[tuple[_Kept, Copy]]:
-        others = [part for part in self._endpoint.parts if part is not self._kept]
-        return [(part, copy) for part in others for copy in part.copies.values()]
+    def _apart(self) -> dict[int, tuple[_Kept, Copy, Sequence[Entry], bool]]:
+        """By number: what this part has set apart comes first."""
+        found: list[tuple[_Kept, Copy, Sequence[Entry], bool]] = [
+            (self._kept, copy, entries, settled) for copy, entries, settled in self._kept.aside
+        ]
+        for part in self._endpoint.parts:
+            if part is not self._kept:
+                found += [
+                    (part, copy, part.entries.get(copy.conversation, ()), True)
+                    for copy in part.copies.values()
+                ]
+        return dict(enumerate(found))
 
     def crash(self) -> None:
         self._crashed = True
