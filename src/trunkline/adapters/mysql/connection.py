@@ -93,8 +93,14 @@ class Connection:
         self._answer_seconds = answer_seconds
         self._packet_bytes = packet_bytes
         self.portion_bytes = min(_PORTION_BYTES, packet_bytes // 2)
+        self._deadline: asyncio.Timeout | None = None
         self.usable = True
         self.idle_since = 0.0
+
+    def give_up(self) -> None:
+        """Whatever waits for an answer in this session has none."""
+        if self._deadline is not None:
+            self._deadline.reschedule(asyncio.get_running_loop().time())
 
     async def execute(self, sql: str) -> int:
         """Runs a statement; returns the number of rows that it changed."""
@@ -128,7 +134,7 @@ class Connection:
             raise StorageUnavailable("This connection is not used any more.")
         cursor = self._raw.cursor()
         try:
-            async with asyncio.timeout(self._answer_seconds):
+            async with asyncio.timeout(self._answer_seconds) as self._deadline:
                 changed = await cursor.execute(sql)
                 found = await cursor.fetchall() if cursor.description else ()
                 if each is not None:
@@ -138,6 +144,8 @@ class Connection:
         except Exception as error:
             self.usable = code_of(error) in _GOES_ON
             raise translated(error, self._name) from error
+        finally:
+            self._deadline = None
         self.usable = True
         return changed, found
 

@@ -1,6 +1,7 @@
 """One database: pools of sessions, transactions that are tried again, queries."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from trunkline.adapters.mysql.connection import (
     connect,
 )
 from trunkline.adapters.mysql.health import Health
+from trunkline.adapters.mysql.room import Room
 from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
 from trunkline.errors import OutcomeUnknown, StorageFull, StorageUnavailable
 from trunkline.ports.readings import Reading
@@ -120,6 +122,7 @@ class Database:
 
     Attributes:
         health: whether it is asked at all; whoever finds it away or back says so there.
+        room: whether its server has any.
     """
 
     def __init__(
@@ -130,18 +133,25 @@ class Database:
         self.place = database
         self.name = f"{database.host}:{database.port}/{database.database}"
         self.health = Health(self.name, asyncio.get_running_loop().time)
+        self.room = Room(self.name)
         self._random = random
         self._retries = dict.fromkeys((DuplicateKey, Contended, SessionLost), 0)
         self._unknown_outcomes = 0
+        reading = (
+            *_SESSION,
+            # Else a session that was given up would wait on behind whoever holds the table.
+            f"SET SESSION lock_wait_timeout = {math.ceil(settings.answer_seconds)}",
+        )
         writing = (
             *_SESSION,
+            f"SET SESSION lock_wait_timeout = {settings.lock_wait_seconds}",
             f"SET SESSION innodb_lock_wait_timeout = {settings.lock_wait_seconds}",
             f"SET SESSION wait_timeout = {_WRITER_WAIT_SECONDS}",
             # A transaction begins with its first statement: a round trip less.
             "SET SESSION autocommit = 0",
         )
         self._readers = Pool(
-            lambda: connect(settings, database, _SESSION), settings.readers, idle_seconds=60.0
+            lambda: connect(settings, database, reading), settings.readers, idle_seconds=60.0
         )
         self._writers = Pool(
             lambda: connect(settings, database, writing),
@@ -174,13 +184,21 @@ class Database:
         """One query of its own; again, once, if the server had closed the session."""
         self.health.check()
         try:
-            async with self._readers.connection() as connection:
-                found = await connection.rows(sql)
+            found = await self._ask(sql)
         except SessionLost:
-            async with self._readers.connection() as connection:
-                found = await connection.rows(sql)
+            found = await self._ask(sql)
         self.health.answered()
         return found
+
+    async def _ask(self, sql: str) -> Sequence[Row]:
+        async with self._readers.connection() as connection:
+            try:
+                return await connection.rows(sql)
+            except Contended as error:
+                raise StorageUnavailable(
+                    f"A table of the database {self.name} is being changed.",
+                    retry_after_seconds=1.0,
+                ) from error
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Runs `work` in a transaction, again where it met others' locks or a taken key.
@@ -202,6 +220,7 @@ class Database:
     async def _tries(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         attempt = 0
         while True:
+            self.room.check()
             try:
                 return await self._attempt(work)
             except (DuplicateKey, Contended, SessionLost) as error:
@@ -218,21 +237,32 @@ class Database:
 
     async def _attempt(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         async with self._writers.connection() as connection:
+            self.room.begin(connection)
             try:
-                result = await work(connection)
-            except BaseException:
-                await _roll_back(connection)
-                raise
-            try:
-                await connection.execute("COMMIT")
-            except StorageUnavailable as error:
-                self._unknown_outcomes += 1
-                _log.warning("commit_unanswered", database=self.name, detail=error.detail)
-                raise OutcomeUnknown from error
-            except BaseException:
-                connection.usable = False  # whatever is open in it must not go on
-                raise
-            return result
+                return await self._committed(connection, work)
+            finally:
+                self.room.end(connection)
+
+    async def _committed(
+        self, connection: Connection, work: Callable[[Connection], Awaitable[T]]
+    ) -> T:
+        try:
+            result = await work(connection)
+        except BaseException as error:
+            await _roll_back(connection)
+            if isinstance(error, Unanswered):
+                self.room.check()
+            raise
+        try:
+            await connection.execute("COMMIT")
+        except StorageUnavailable as error:
+            self._unknown_outcomes += 1
+            _log.warning("commit_unanswered", database=self.name, detail=error.detail)
+            raise OutcomeUnknown from error
+        except BaseException:
+            connection.usable = False  # whatever is open in it must not go on
+            raise
+        return result
 
     async def close(self) -> None:
         """Closes both pools."""

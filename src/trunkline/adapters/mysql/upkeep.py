@@ -18,6 +18,7 @@ _log = structlog.get_logger("trunkline.mysql")
 _LOOK_SECONDS: Final = 5.0
 _TELL_SECONDS: Final = 5.0
 _EXPIRE_SECONDS: Final = 2.0
+_ROOM_SECONDS: Final = 1.0
 _STEP_ROWS: Final = 5_000
 _DELETED_AT_ONCE: Final = 500
 _START: Final = (0, b"", b"")
@@ -43,6 +44,7 @@ class Upkeep:
             (_LOOK_SECONDS, self.look_step),
             (_TELL_SECONDS, self.tell_step),
             (_EXPIRE_SECONDS, self.expire_step),
+            (_ROOM_SECONDS, self.room_step),
         )
         async with asyncio.TaskGroup() as group:
             for database in self._epochs:
@@ -59,6 +61,10 @@ class Upkeep:
             except TrunklineError as error:
                 # That it is away is said by the database itself, once.
                 _log.debug("upkeep_waits", database=database.name, detail=error.detail)
+
+    async def room_step(self, database: Database) -> None:
+        """Sees whether a database waits for room on its disk."""
+        await database.room.look(database.query)
 
     async def look_step(self, database: Database) -> None:
         """Sees whether a database still holds the shards that the settings name."""

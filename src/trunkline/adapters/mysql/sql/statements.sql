@@ -230,6 +230,33 @@ SELECT MAX(version), phase FROM schema_step GROUP BY phase
 -- name: schema_made
 INSERT INTO schema_step (version, phase) VALUES ({version}, {phase})
 
+-- name: schema_holders_locking
+SELECT t.processlist_id, COALESCE(t.processlist_user, ''), COALESCE(t.processlist_time, 0)
+FROM performance_schema.metadata_locks m
+JOIN performance_schema.threads t ON t.thread_id = m.owner_thread_id
+WHERE m.object_schema = DATABASE() AND m.lock_status = 'GRANTED' AND t.processlist_id IS NOT NULL
+    AND t.processlist_id NOT IN (CONNECTION_ID(), {own})
+GROUP BY 1, 2, 3 ORDER BY 3 DESC LIMIT 5
+
+-- name: schema_holders_open
+SELECT p.id, p.user, p.time
+FROM information_schema.innodb_trx t
+JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id
+WHERE p.db = DATABASE() AND p.id NOT IN (CONNECTION_ID(), {own})
+ORDER BY t.trx_started LIMIT 5
+
+-- name: schema_holders_idle
+SELECT id, user, time FROM information_schema.processlist
+WHERE db = DATABASE() AND id NOT IN (CONNECTION_ID(), {own}) AND command = 'Sleep'
+ORDER BY time DESC LIMIT 5
+
+-- name: session_number
+SELECT CONNECTION_ID()
+
+-- name: sessions_without_room
+SELECT id FROM information_schema.processlist
+WHERE state IN ('Waiting for someone to free space', 'Waiting for disk space') LIMIT 1
+
 -- name: lock_take
 SELECT GET_LOCK({lock}, {seconds})
 
