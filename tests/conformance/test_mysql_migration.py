@@ -20,12 +20,13 @@ from trunkline.adapters.mysql.migrate import (
 )
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import migrate_mysql, open_mysql
-from trunkline.errors import ConfigInvalid, StoreNewer, StoreNotMigrated
+from trunkline.errors import ConfigInvalid, StorageUnavailable, StoreNewer, StoreNotMigrated
 from trunkline.testing.conformance import SteppedClock, Writer
 from trunkline.testing.conformance.writer import check_view, seq_of
 
 NOW = shipped_steps()[-1].version
 NEXT = NOW + 1
+HELD_SECONDS = 15.0
 
 
 def next_version(tables: list[str]) -> list[Step]:
@@ -116,3 +117,26 @@ async def test_a_database_of_something_else_is_left_alone(empty: Settings) -> No
         with pytest.raises(ConfigInvalid, match=r"mysql\.databases"):
             await migrate(opened, shipped_steps())
     assert await tables_of(empty) == ["message"]
+
+
+async def test_a_table_that_a_forgotten_session_holds_holds_up_no_send(
+    empty: Settings, writer: Writer
+) -> None:
+    """It gives up within seconds, names the session, and finishes when it is run again."""
+    await migrate_mysql(empty, lambda: b"sentinel")
+    steps = next_version(["message"])
+    async with open_mysql(empty, SteppedClock()) as running, database(empty) as forgotten:
+        await writer.append(running.hot, writer.create("g", "ann", "c"))
+        async with database(empty) as opened, forgotten._readers.connection() as session:
+            await session.rows("START TRANSACTION")
+            await session.rows("SELECT seq FROM message")
+            ((number,),) = await session.rows("SELECT CONNECTION_ID()")
+            async with asyncio.timeout(HELD_SECONDS):
+                with pytest.raises(StorageUnavailable, match=rf"\b{number} \(of ") as refused:
+                    await migrate(opened, steps, after=True)
+            assert "trunkline migrate" in str(refused.value)
+            (outcome,) = await writer.append(running.hot, writer.message("g", "ann", "m"))
+            assert seq_of(outcome) == 2
+            await session.rows("ROLLBACK")
+            made = await migrate(opened, steps, after=True)
+            assert made == Migrated([f"{NEXT:04}_before", f"{NEXT:04}_after"], [])

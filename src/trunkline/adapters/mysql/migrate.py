@@ -5,6 +5,7 @@ that version are started, beside which those of the version before go on, and wh
 made *after* the last of these has stopped.
 """
 
+import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,15 +14,24 @@ from functools import cache
 from importlib.resources.abc import Traversable
 from typing import Final, NamedTuple
 
-from trunkline.adapters.mysql.connection import AlreadyMade, Connection, Row
+from trunkline.adapters.mysql.connection import AlreadyMade, Connection, Contended, Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.deployment import AGREED_KEK
 from trunkline.adapters.mysql.literals import rows
 from trunkline.adapters.mysql.sql import FOLDER, statement
-from trunkline.errors import ConfigInvalid, StorageUnavailable, StoreNewer, StoreNotMigrated
+from trunkline.errors import (
+    ConfigInvalid,
+    StorageUnavailable,
+    StoreNewer,
+    StoreNotMigrated,
+    TrunklineError,
+)
 
 _LOCK: Final = "trunkline.migrate"
 _LOCK_SECONDS: Final = 5
+_HELD_SECONDS: Final = 2
+_HELD_TRIES: Final = 2
+_HELD_PAUSE_SECONDS: Final = 0.5
 _DO: Final = {StoreNewer: "use a newer Trunkline", StoreNotMigrated: "run `trunkline migrate`"}
 _FILE: Final = re.compile(r"(\d{4})_(before|after)\.sql")
 
@@ -158,7 +168,7 @@ async def _upgrade(
     for step in made:
         for text in step.statements:
             with suppress(AlreadyMade):  # by a run that was cut off before it could say so
-                await connection.execute(text)
+                await _changed(database, connection, text)
         await connection.execute(
             statement("schema_made", version=step.version, phase=step.phase.value)
         )
@@ -169,6 +179,45 @@ async def _upgrade(
     await connection.execute(statement("shard_insert", lists={"rows": rows(shards)}))
     await connection.execute(statement("deployment_put", key=AGREED_KEK, value=b"0"))
     return Migrated([step.name for step in made], [s.name for s in due if s not in made])
+
+
+async def _changed(database: Database, connection: Connection, text: str) -> None:
+    """Changes a table, once nobody holds it.
+
+    While a change waits, every send waits behind it: so it does for seconds, and gives way in
+    between. Raises `StorageUnavailable` that names who may hold it.
+    """
+    await connection.execute(f"SET SESSION lock_wait_timeout = {_HELD_SECONDS}")
+    for _ in range(_HELD_TRIES):
+        try:
+            await connection.execute(text)
+        except Contended:
+            await asyncio.sleep(_HELD_PAUSE_SECONDS)
+        else:
+            return
+    holders = await _holders(database, connection)
+    raise StorageUnavailable(
+        f"A table of the database {database.name} is held by another session, most likely by "
+        f"{holders}. Nothing waits behind this any more. End that session, then run `trunkline "
+        f"migrate` again: it goes on with {text.split('(')[0].strip()!r}."
+    )
+
+
+async def _holders(database: Database, connection: Connection) -> str:
+    """The sessions that may hold a table, by the best that this user is allowed to see."""
+    ((own,),) = await connection.rows(statement("session_number"))
+    for name in ("schema_holders_locking", "schema_holders_open", "schema_holders_idle"):
+        with suppress(TrunklineError):
+            if found := await database.query(statement(name, own=own)):
+                return ", ".join(
+                    f"{session} (of {_text(user)}, for {seconds} s)"
+                    for session, user, seconds in found
+                )
+    return "one that this user may not see (an administrator sees it in SHOW PROCESSLIST)"
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def versions_of(found: Sequence[Row]) -> Versions:
