@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from random import Random
 
 import msgspec
 import pytest
-from databases import database, everywhere, kill_session, tell_left
+from databases import database, everywhere, holding, kill_session, tell_left
 from nothing_cold import NothingCold
 
 from trunkline.adapters.mysql import admission
-from trunkline.adapters.mysql.connection import Connection
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.inspection import MysqlInspection
-from trunkline.adapters.mysql.literals import rows
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
 from trunkline.core.appending import Accepted, Contended, Known, Outcome
@@ -55,27 +52,6 @@ async def until_asked(opened: Database, like: str) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await opened.query(text):
             await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def holding(settings: Settings, number: int, sql: str) -> AsyncIterator[asyncio.Event]:
-    """Holds the locks of a statement until the event is set, at the latest at the end."""
-    held, free = asyncio.Event(), asyncio.Event()
-
-    async def work(connection: Connection) -> None:
-        await connection.rows(sql)
-        held.set()
-        while not free.is_set():  # the session would be closed for being idle
-            await connection.rows("SELECT 1")
-            await asyncio.sleep(0.01)
-
-    async with database(settings, number) as opened, asyncio.TaskGroup() as group:
-        group.create_task(opened.transaction(work))
-        try:
-            await held.wait()
-            yield free
-        finally:
-            free.set()
 
 
 # --- killed sessions --------------------------------------------------------------------
@@ -380,62 +356,6 @@ async def test_a_group_is_made_while_the_database_of_a_members_list_is_away(
             at_once = writer.create(name_on_shard_of(LOW + (9 << 54)), far, "c")
             await writer.append(stores.hot, at_once)
             assert len(await stores.hot.conversations_of(UserId(far))) == len(groups) + 1
-
-
-# --- client message ids that expire -----------------------------------------------------
-
-
-async def test_only_old_client_message_ids_are_forgotten(settings: Settings) -> None:
-    """I6: what is younger than the settings say stays, whatever stands around it."""
-    keys = [3, 4, LOW, 1 << 40, (1 << 54) - 1]
-    counts = [10, 6_000, 5_001, 2_000, 300]
-    async with open_mysql(settings, SteppedClock()) as stores, database(settings) as opened:
-        for key, count in zip(keys, counts, strict=True):
-            for start in range(0, count, 1_000):
-                values = rows(
-                    (key, "ann", f"{i:06}", i) for i in range(start, min(count, start + 1_000))
-                )
-                columns = "(ckey, sender, client_message_id, seq)"
-                await opened.query(f"INSERT INTO idempotency {columns} VALUES {values}")
-        kept_minutes = settings.resend_days * 1_440
-        for remainder, minutes in ((0, kept_minutes - 5), (1, kept_minutes + 5)):
-            await opened.query(
-                f"UPDATE idempotency SET stored_at = CURRENT_TIMESTAMP - INTERVAL {minutes} MINUTE "
-                f"WHERE seq % 3 = {remainder}"
-            )
-        first = stores.shards.of_key(ConversationKey(LOW))
-        forgotten = 0
-        for _ in range(20):
-            forgotten += await stores.upkeep.expire_step(first)
-        ((left, old),) = await opened.query("SELECT COUNT(*), SUM(seq % 3 = 1) FROM idempotency")
-
-    expected = sum(len(range(1, count, 3)) for count in counts)
-    assert (forgotten, left, old) == (expected, sum(counts) - expected, 0)
-
-
-async def test_forgetting_waits_for_no_lock_and_is_bounded_in_one_conversation(
-    settings: Settings,
-) -> None:
-    """A busy group's ids are written all the time, and there may be millions of them."""
-    old, young = 11_000, 1_000
-    async with open_mysql(settings, SteppedClock()) as stores, database(settings) as opened:
-        columns = "(ckey, sender, client_message_id, seq, stored_at)"
-        long_ago = f"CURRENT_TIMESTAMP - INTERVAL {settings.resend_days + 1} DAY"
-        for start in range(0, old + young, 1_000):
-            since = long_ago if start < old else "CURRENT_TIMESTAMP"
-            values = ",".join(
-                f"({LOW}, 'ann', '{i:06}', {i}, {since})" for i in range(start, start + 1_000)
-            )
-            await opened.query(f"INSERT INTO idempotency {columns} VALUES {values}")
-        first = stores.shards.of_key(ConversationKey(LOW))
-        held = (
-            f"SELECT * FROM idempotency WHERE ckey = {LOW} AND sender = 'ann' "
-            f"AND client_message_id = '{old:06}' FOR UPDATE"
-        )
-        async with holding(settings, 0, held), asyncio.timeout(5.0):
-            forgotten = [await stores.upkeep.expire_step(first) for _ in range(4)]
-
-    assert forgotten == [5_000, 5_000, 1_000, 0]
 
 
 # --- servers that may lose what they committed ------------------------------------------

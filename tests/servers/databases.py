@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -11,7 +12,7 @@ from random import Random
 import msgspec
 from addresses import mariadb_servers, mysql8_server
 
-from trunkline.adapters.mysql.connection import Row
+from trunkline.adapters.mysql.connection import Connection, Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.settings import Settings
 from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql
@@ -43,6 +44,27 @@ async def everywhere(settings: Settings, *statements: str) -> list[Sequence[Row]
         async with database(settings, number) as opened:
             answers += [await opened.query(text) for text in statements]
     return answers
+
+
+@asynccontextmanager
+async def holding(settings: Settings, number: int, sql: str) -> AsyncIterator[asyncio.Event]:
+    """Holds the locks of a statement until the event is set, at the latest at the end."""
+    held, free = asyncio.Event(), asyncio.Event()
+
+    async def work(connection: Connection) -> None:
+        await connection.rows(sql)
+        held.set()
+        while not free.is_set():  # the session would be closed for being idle
+            await connection.rows("SELECT 1")
+            await asyncio.sleep(0.01)
+
+    async with database(settings, number) as opened, asyncio.TaskGroup() as group:
+        group.create_task(opened.transaction(work))
+        try:
+            await held.wait()
+            yield free
+        finally:
+            free.set()
 
 
 async def kill_session(opened: Database, chance: Random, like: str | None = None) -> str | None:
@@ -87,8 +109,9 @@ async def made_anew(servers: Settings) -> Settings:
 
 
 async def emptied(settings: Settings) -> None:
-    """Takes every row out, but the shards."""
-    await everywhere(settings, *(f"DELETE FROM {table}" for table in TABLES))
+    """Takes every row out, but the shards; ages begin anew."""
+    ages = "DELETE FROM deployment WHERE name = 'age'"
+    await everywhere(settings, *(f"DELETE FROM {table}" for table in TABLES), ages)
 
 
 async def tell_left(stores: MysqlStores) -> int:

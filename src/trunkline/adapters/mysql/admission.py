@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
+from trunkline.adapters.mysql.age import Age
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.deployment import SENTINEL, agree, agreed
 from trunkline.adapters.mysql.epochs import Epochs
@@ -31,7 +32,7 @@ class Admission:
         self._agree = agree
         self._sentinel: bytes | None = None
 
-    async def admit(self, epochs: Epochs, database: Database, *, first: bool) -> None:
+    async def admit(self, epochs: Epochs, age: Age, database: Database, *, first: bool) -> None:
         """Learns what must be known, asking `database`.
 
         Raises `ServerUnsafe`, `StoreNotMigrated`, `StoreNewer`, `KeyringWrong` or
@@ -41,6 +42,7 @@ class Admission:
             await check_safe(database)
         await check_version(database, shipped_steps())
         await epochs.load(database)
+        await age.load(database)
         sentinel = await agreed(database, SENTINEL)
         if first:
             if not sentinel:

@@ -97,13 +97,16 @@ class AppendTransaction:
         batch: Sequence[Draft],
         decide: Decide,
         *,
+        stamp: int,
         wait: bool,
     ) -> None:
+        """`stamp`: what client message ids grow old from, see `age`."""
         self._epochs = epochs
         self._keys = keys
         self._outbox = outbox
         self._batch = batch
         self._decide = decide
+        self._stamp = stamp
         self._wait = wait
 
     async def __call__(self, connection: Connection) -> Committing:
@@ -229,7 +232,7 @@ class AppendTransaction:
             if old is None or old.head == old.archived_up_to:
                 waking.append(f"({conversation.key})")
         rows_of = {
-            "idempotency_insert": _claims(decision),
+            "idempotency_insert": _claims(decision, self._stamp),
             "conversation_insert": [conversation_row(w.conversation) for w in writes if w.created],
             "conversation_update": [
                 conversation_row(w.conversation) for w in writes if not w.created
@@ -248,7 +251,7 @@ class AppendTransaction:
         return lines
 
 
-def _claims(decision: Decision) -> list[str]:
+def _claims(decision: Decision, stamp: int) -> list[str]:
     """The idempotency rows, in key order."""
     claims = sorted(
         (write.conversation.key, entry.sender, short_id(entry.client_message_id), entry.seq)
@@ -256,7 +259,7 @@ def _claims(decision: Decision) -> list[str]:
         for entry in write.entries
         if entry.client_message_id
     )
-    return [known_id_row(*claim) for claim in claims]
+    return [known_id_row(*claim, stamp) for claim in claims]
 
 
 def _with(decision: Decision, left_out: Mapping[int, Outcome]) -> Decision:

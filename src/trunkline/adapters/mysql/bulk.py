@@ -17,7 +17,7 @@ def listed(name: str, place: str, literals: Iterable[str], **values: Value) -> l
     """The statements `name` with these literals as their list `place`: one, if they are few."""
     return [
         statement(name, lists={place: ",".join(part)}, **values)
-        for part in portions(literals, _LIST_BYTES, _LISTED)
+        for part in portions(tuple(literals), _LIST_BYTES, _LISTED)
     ]
 
 

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 _log = structlog.get_logger("trunkline.mysql")
 _SESSION: Final = (
+    "SET SESSION time_zone = '+00:00'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     # Strictness; MySQL warns of it without the last three.
     (

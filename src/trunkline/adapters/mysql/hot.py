@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from itertools import chain
 from typing import Final, TypeVar
 
+from trunkline.adapters.mysql.age import Age
 from trunkline.adapters.mysql.append import AppendTransaction, Committing, ConversationKeys
 from trunkline.adapters.mysql.bulk import found, insert, listed
 from trunkline.adapters.mysql.connection import Connection, Row
@@ -61,9 +62,14 @@ class MysqlHotStore:
     """
 
     def __init__(
-        self, shards: ShardMap[Database], epochs: Mapping[Database, Epochs], outbox: Outbox
+        self,
+        shards: ShardMap[Database],
+        epochs: Mapping[Database, Epochs],
+        ages: Mapping[Database, Age],
+        outbox: Outbox,
     ) -> None:
         self._shards = shards
+        self._ages = ages
         self._epochs = epochs
         self._outbox = outbox
         self._unsettled: dict[Database, Unsettled[ConversationId]] = {
@@ -122,7 +128,10 @@ class MysqlHotStore:
     ) -> Decision:
         await self._settle(database)
         epochs = self._epochs[database]
-        work = AppendTransaction(epochs, self._keys, self._outbox, batch, decide, wait=wait)
+        work = AppendTransaction(
+            epochs, self._keys, self._outbox, batch, decide,
+            stamp=self._ages[database].stamp, wait=wait,
+        )  # fmt: skip
         try:
             committed: Committing = await database.transaction(work)
         except (OutcomeUnknown, asyncio.CancelledError):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from trunkline.adapters.mysql.age import Age
 from trunkline.adapters.mysql.bulk import insert
 from trunkline.adapters.mysql.connection import Connection, DuplicateKey
 from trunkline.adapters.mysql.database import Database
@@ -28,8 +29,14 @@ from trunkline.ports.inspection import HotInspection, Listing
 class MysqlIntake:
     """A `ports.intake.HotIntake`."""
 
-    def __init__(self, shards: ShardMap[Database], epochs: Mapping[Database, Epochs]) -> None:
+    def __init__(
+        self,
+        shards: ShardMap[Database],
+        epochs: Mapping[Database, Epochs],
+        ages: Mapping[Database, Age],
+    ) -> None:
         self._shards = shards
+        self._ages = ages
         self._epochs = epochs
 
     async def held(self, conversations: Sequence[Conversation]) -> Sequence[Conversation]:
@@ -86,7 +93,8 @@ class MysqlIntake:
     async def take(self, conversation: Conversation, source: HotInspection) -> None:
         """Takes a conversation in one transaction; the source is read anew at each try."""
         key, shard = conversation.key, shard_of(conversation.key)
-        epochs = self._epochs[self._shards.of_key(key)]
+        database = self._shards.of_key(key)
+        epochs, stamp = self._epochs[database], self._ages[database].stamp
 
         async def work(connection: Connection, moved: Mapping[int, ShardMoved]) -> None:
             for refusal in moved.values():
@@ -104,7 +112,8 @@ class MysqlIntake:
                 await insert(connection, "message_insert", [entry_row(key, e) for e in entries])
             async for known in source.known_ids(key):
                 rows = [
-                    known_id_row(key, k.sender, short_id(k.client_message_id), k.seq) for k in known
+                    known_id_row(key, k.sender, short_id(k.client_message_id), k.seq, stamp)
+                    for k in known
                 ]
                 await insert(connection, "idempotency_insert", rows)
             if conversation.head > conversation.archived_up_to:

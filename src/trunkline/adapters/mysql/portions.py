@@ -1,10 +1,15 @@
 """Cuts texts that are sent together into portions that a server takes."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 
-def portions(texts: Iterable[str], most_bytes: int, most: int | None = None) -> list[list[str]]:
+def portions(
+    texts: Sequence[str], most_bytes: int, most: int | None = None
+) -> Sequence[Sequence[str]]:
     """Texts in lists of at most `most`, together no larger than `most_bytes`, or of one alone."""
+    count = len(texts)
+    if 0 < count <= (most or count) and sum(map(len, texts)) + count <= most_bytes:
+        return (texts,)  # as nearly always
     cut: list[list[str]] = []
     size = most_bytes
     for text in texts:

@@ -88,9 +88,9 @@ def entry_row(key: ConversationKey, e: StoredEntry) -> str:
     )
 
 
-def known_id_row(key: ConversationKey, sender: UserId, short: bytes, seq: Seq) -> str:
+def known_id_row(key: ConversationKey, sender: UserId, short: bytes, seq: Seq, stamp: int) -> str:
     """The idempotency row of an entry in SQL, its client message id in its short form."""
-    return f"({key},x'{sender.encode().hex()}',x'{short.hex()}',{seq})"
+    return f"({key},x'{sender.encode().hex()}',x'{short.hex()}',{seq},{stamp})"
 
 
 def _conversation_kind(column: bytes) -> ConversationKind:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from trunkline.adapters.mysql.admission import Admission
+from trunkline.adapters.mysql.age import Age
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.deployment import SENTINEL, agree, agreed
 from trunkline.adapters.mysql.epochs import Epochs
@@ -110,7 +111,10 @@ async def open_mysql(
         answer_seconds=min(settings.answer_seconds, SILENT_SECONDS),
     )  # fmt: skip
     async with _databases(settings, jitter) as databases, _databases(quick, jitter) as probes:
+        for database, probe in zip(databases, probes, strict=True):
+            probe.room = database.room  # what waits for room in one would in the other
         epochs = {database: Epochs(database) for database in databases}
+        ages = {database: Age(database) for database in databases}
         shards = ShardMap((database.place.shards, database) for database in databases)
         outbox = Outbox(shards, epochs, random_bits)
         admission = Admission(settings, agree)
@@ -118,17 +122,17 @@ async def open_mysql(
             Watch(
                 database,
                 probe,
-                partial(admission.admit, epochs[database], first=number == 0),
+                partial(admission.admit, epochs[database], ages[database], first=number == 0),
                 outbox.touch,
             )
             for number, (database, probe) in enumerate(zip(databases, probes, strict=True))
         ]
         await _start(watches)
         yield MysqlStores(
-            MysqlHotStore(shards, epochs, outbox),
+            MysqlHotStore(shards, epochs, ages, outbox),
             MysqlGenerations(databases, random_bits),
             MysqlTaskStore(databases, shards, random_bits),
-            Upkeep(epochs, outbox, settings.resend_days),
+            Upkeep(epochs, ages, outbox, settings.resend_days),
             [
                 ArchivingOf(
                     database.name,
@@ -137,7 +141,7 @@ async def open_mysql(
                 )
                 for database in databases
             ],
-            MysqlIntake(shards, epochs),
+            MysqlIntake(shards, epochs, ages),
             MysqlKeys(shards, outbox),
             shards,
             watches,

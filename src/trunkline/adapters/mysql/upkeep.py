@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from trunkline.adapters.mysql.age import Age
 from trunkline.adapters.mysql.connection import Connection, Row
 from trunkline.adapters.mysql.database import Database
 from trunkline.adapters.mysql.epochs import Epochs
@@ -27,8 +28,15 @@ _START: Final = (0, b"", b"")
 class Upkeep:
     """Runs beside a worker; any number of them do no harm to each other."""
 
-    def __init__(self, epochs: Mapping[Database, Epochs], outbox: Outbox, resend_days: int) -> None:
+    def __init__(
+        self,
+        epochs: Mapping[Database, Epochs],
+        ages: Mapping[Database, Age],
+        outbox: Outbox,
+        resend_days: int,
+    ) -> None:
         self._epochs = epochs
+        self._ages = ages
         self._outbox = outbox
         self._resend_days = resend_days
         self._untold = dict.fromkeys(epochs, 0)
@@ -83,12 +91,14 @@ class Upkeep:
 
         A walk in key order: an index on their time would cost every send. What is read for it
         is not locked, and is bounded in a conversation of millions, too. Returns how many were
-        forgotten; the database's clock decides.
+        forgotten; the database's age decides.
         """
+        await self._ages[database].look()
+        age, days = self._ages[database].stamp, self._resend_days
         key, sender, id_ = self._positions[database]
         after = {"key": key, "sender": sender, "id": id_}
         old = await database.query(
-            statement("idempotency_old", **after, rows=_STEP_ROWS, days=self._resend_days)
+            statement("idempotency_old", **after, rows=_STEP_ROWS, age=age, days=days)
         )
         next_step = await database.query(
             statement("idempotency_step", **after, rows=_STEP_ROWS - 1)
@@ -96,9 +106,7 @@ class Upkeep:
         for start in range(0, len(old), _DELETED_AT_ONCE):
             # A list of rows might be looked for by reading, and locking, the whole table.
             texts = [
-                statement(
-                    "idempotency_delete", key=key, sender=sender, id=id_, days=self._resend_days
-                )
+                statement("idempotency_delete", key=key, sender=sender, id=id_, age=age, days=days)
                 for key, sender, id_ in old[start : start + _DELETED_AT_ONCE]
             ]
 

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS message (
     PRIMARY KEY (ckey, seq)
 ) ENGINE = InnoDB;
 
--- `stored_at` is the database's time: what expires does so by one clock.
+-- `stored_at` is the database's age (age.py): no clock alone makes an id expire.
 CREATE TABLE IF NOT EXISTS idempotency (
     ckey BIGINT UNSIGNED NOT NULL,
     sender VARBINARY(64) NOT NULL,

@@ -89,7 +89,7 @@ INSERT INTO message (ckey, seq, sender, client_message_id, kind, time_ms, refers
 VALUES {rows}
 
 -- name: idempotency_insert
-INSERT INTO idempotency (ckey, sender, client_message_id, seq) VALUES {rows}
+INSERT INTO idempotency (ckey, sender, client_message_id, seq, stored_at) VALUES {rows}
 
 -- name: member_put
 INSERT INTO member (ckey, user, visible_from, digest_before, countable_before, left_at,
@@ -204,11 +204,18 @@ SELECT ckey, sender, client_message_id FROM (
         OR ckey = {key} AND sender = {sender} AND client_message_id > {id}
     ORDER BY ckey, sender, client_message_id LIMIT {rows}
 ) AS step
-WHERE stored_at < CURRENT_TIMESTAMP - INTERVAL {days} DAY
+WHERE stored_at < TIMESTAMP({age}) - INTERVAL {days} DAY
 
 -- name: idempotency_delete
 DELETE FROM idempotency WHERE ckey = {key} AND sender = {sender} AND client_message_id = {id}
-    AND stored_at < CURRENT_TIMESTAMP - INTERVAL {days} DAY
+    AND stored_at < TIMESTAMP({age}) - INTERVAL {days} DAY
+
+-- name: age
+SELECT value, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000
+FROM deployment WHERE name = {key}
+
+-- name: clock
+SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000
 
 -- name: tables
 SHOW TABLES
