@@ -198,7 +198,7 @@ class NeverPulls(Client):
 
 
 BROKEN_SERVERS: Mapping[type[SimulatedServer], tuple[str, ...]] = {
-    AcksBeforeSync: ("I2", "I3", "I4", "I5"),
+    AcksBeforeSync: ("I2", "I3", "I4", "I5", "I6"),
     ColdIsNotSynced: ("data_damaged", "I8"),
     PushesBeforeCommit: ("I2", "I5", "I8"),
     DoesNotDeduplicate: ("I6",),
