@@ -139,6 +139,17 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         {"n": 500, "entries": 1000},
     ),
+    "returning": Scenario(
+        "100 members of 2,000 conversations return at once, again and again, beside 32 pairs",
+        "returning",
+        (
+            Bar("p99_ratio", "ack p99, beside to alone", "at most", 2),
+            Bar("alone_p99_ms", "ack p99 alone, ms"),
+            Bar("returned_per_second", "returned/s"),
+        ),
+        {"n": 100},
+        timed=True,
+    ),
     "history": Scenario(
         "history of a conversation of 3,000",
         "history",

@@ -34,19 +34,20 @@ type Options struct {
 
 // scenarios by name; each returns whether every check held.
 var scenarios = map[string]func(*Options, *Result) (bool, error){
-	"pairs":   runPairs,
-	"group":   runGroup,
-	"idle":    runIdle,
-	"sync":    runSync,
-	"history": runHistory,
-	"herd":    runHerd,
-	"hot":     runHot,
-	"ready":   runReady,
+	"pairs":     runPairs,
+	"group":     runGroup,
+	"idle":      runIdle,
+	"sync":      runSync,
+	"history":   runHistory,
+	"herd":      runHerd,
+	"returning": runReturning,
+	"hot":       runHot,
+	"ready":     runReady,
 }
 
 func parse() (string, *Options, error) {
 	o := &Options{}
-	scenario := flag.String("scenario", "pairs", "pairs, group, idle, sync, history, herd, hot, ready")
+	scenario := flag.String("scenario", "pairs", "pairs, group, idle, sync, history, herd, returning, hot, ready")
 	flag.StringVar(&o.Server.Address, "address", "127.0.0.1:8780", "where the server listens")
 	keyID := flag.String("key-id", "bench", "the key id that tokens name")
 	secret := flag.String("secret", "", "the key's secret, base64url")
@@ -55,12 +56,12 @@ func parse() (string, *Options, error) {
 	others := flag.String("beside", "", "processes of its that no message waits for: 5,6")
 	flag.StringVar(&o.Tag, "tag", strconv.FormatInt(time.Now().UnixMilli(), 36),
 		"opens the names of users and groups: another tag, other users")
-	flag.IntVar(&o.Connections, "n", 0, "pairs; members; connections (64, 500, 1000)")
+	flag.IntVar(&o.Connections, "n", 0, "pairs; members; connections; returning (64, 500, 1000, 100)")
 	flag.IntVar(&o.Window, "w", 32, "pairs, hot: messages in flight of each sender")
 	flag.IntVar(&o.Conversations, "zipf", 0, "pairs: over so many conversations, Zipf-distributed")
 	flag.IntVar(&o.BodyBytes, "body", 300, "bytes of a body")
 	flag.IntVar(&o.Rate, "rate", 200, "group: messages a second")
-	flag.IntVar(&o.Entries, "entries", 0, "herd: entries behind (1000); hot: messages of each (600); sync: conversations (2000)")
+	flag.IntVar(&o.Entries, "entries", 0, "herd: entries behind (1000); hot: messages of each (600); sync, returning: conversations (2000)")
 	flag.IntVar(&o.Rounds, "rounds", 5, "sync, history: rounds of which the median is told")
 	flag.Int64Var(&o.Messages, "messages", 0, "pairs: stop after so many acks, whatever the time")
 	flag.DurationVar(&o.Warm, "warm", 2*time.Second, "pairs, group: not measured at first")

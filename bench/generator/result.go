@@ -24,6 +24,16 @@ func (r *Result) Put(name string, value any) {
 	r.values = append(r.values, value)
 }
 
+// Float is a figure that was added, 0 if none was.
+func (r *Result) Float(name string) float64 {
+	for i, added := range r.names {
+		if f, ok := r.values[i].(float64); ok && added == name {
+			return f
+		}
+	}
+	return 0
+}
+
 // MarshalJSON keeps the order.
 func (r *Result) MarshalJSON() ([]byte, error) {
 	var out bytes.Buffer

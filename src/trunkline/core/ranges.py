@@ -24,6 +24,8 @@ _SUM_MASK: Final = (1 << 64) - 1
 _RANGE_SUMS: Final = Struct(f">{RANGES}Q")
 _PART_SUMS: Final = Struct(f">{PARTS}Q")
 _HELD: Final = Struct(">QQ")
+HELD_BYTES: Final = _HELD.size
+"""Of what is held of one conversation, in a part."""
 _PLACED_AT_ONCE: Final = 256
 
 

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Final
 
@@ -17,6 +17,7 @@ from trunkline.services.registry import Connection
 
 _LINES_MOST: Final = 500_000
 """Of all answers that are kept together, 16 B each; those begun longest ago go first."""
+_NUMBER_BITS: Final = 62
 _BY_KEY: Final = attrgetter("key")
 
 
@@ -43,7 +44,7 @@ class Answer:
     """One sync of a connection, from the comparison to its last page.
 
     Attributes:
-        number: tells it from others of the connection.
+        number: random, tells it from all others, of earlier lives of the server, too.
         cursor: what the endpoint saves at the end.
         since: the cursor that the endpoint came with.
         after_key: behind this key it begins: up to it an answer that was given up had come.
@@ -51,7 +52,7 @@ class Answer:
         behind: what the endpoint holds of conversations that end beyond it, as far as known.
         asked: the ranges of which it was sent the sums of the parts, with where the views ended.
         wanted: those of which it is still to be.
-        lines: what is to be listed, by key; empty until all is compared.
+        lines: what is to be listed, by key, once all is compared.
     """
 
     __slots__ = (
@@ -67,7 +68,7 @@ class Answer:
         self.behind: dict[ConversationId, Seq] = {}
         self.asked: Mapping[int, Mapping[ConversationId, Seq]] = {}
         self.wanted: list[int] = []
-        self.lines: list[UserConversation] = []
+        self.lines: list[UserConversation] | None = None
 
     def settle(self) -> None:
         """All is compared: what may have something new is to be listed."""
@@ -80,7 +81,12 @@ class Answer:
 
     def behind_key(self, key: int) -> list[UserConversation]:
         """The lines behind a key."""
-        return self.lines[bisect_right(self.lines, key, key=_BY_KEY) :]
+        lines = self.lines or []
+        return lines[bisect_right(lines, key, key=_BY_KEY) :]
+
+    def goes_on_at(self, position: Position) -> bool:
+        """Whether the position is one in this answer, and all is compared."""
+        return self.lines is not None and position.answer == self.number
 
     def lists(self, line: UserConversation, conversation: Conversation, member: Member) -> bool:
         """Whether the rows of a line hold something new for the endpoint.
@@ -102,22 +108,21 @@ class Answer:
 class Answers:
     """The answers that are under way, one a connection, bounded in all."""
 
-    def __init__(self) -> None:
+    def __init__(self, random_bits: Callable[[int], int]) -> None:
+        self._random_bits = random_bits
         self._open: OrderedDict[Connection, tuple[Answer, int]] = OrderedDict()
         self._line_count = 0
-        self._numbers = 0
 
     def begin(self, listing: Listing, since: int, start: Position) -> Answer:
         """A new answer to an endpoint that comes with the cursor `since`."""
-        self._numbers += 1
-        return Answer(self._numbers, listing, since, start)
+        return Answer(self._random_bits(_NUMBER_BITS), listing, since, start)
 
     def keep(self, connection: Connection, answer: Answer) -> None:
         """More of the answer is to come, on this connection."""
         self.drop(connection)
         if not connection.open:
             return
-        size = 1 + len(answer.lines) + len(answer.behind)
+        size = 1 + len(answer.lines or ()) + len(answer.behind)
         self._open[connection] = (answer, size)
         self._line_count += size
         while self._line_count > _LINES_MOST and len(self._open) > 1:

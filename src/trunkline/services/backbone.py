@@ -26,7 +26,7 @@ from trunkline.services.access import Views
 from trunkline.services.append import AppendService
 from trunkline.services.archiver import Archiver
 from trunkline.services.batch_load import BatchLoad
-from trunkline.services.charges import Rates
+from trunkline.services.charges import Charges, Rates
 from trunkline.services.claims import Claims
 from trunkline.services.comparing import CachedComparison, Comparison, StoredComparison
 from trunkline.services.crossing import AfterCommit, Alone, Cluster, Crossing
@@ -37,6 +37,7 @@ from trunkline.services.lane import Bounds
 from trunkline.services.list_bound import ListBound
 from trunkline.services.markers import Markers
 from trunkline.services.metrics import Metrics
+from trunkline.services.pacing import paced, step_by_step
 from trunkline.services.pulls import Pulls
 from trunkline.services.reader import Reader
 from trunkline.services.readings import Readings
@@ -44,12 +45,15 @@ from trunkline.services.refusals import Refusals
 from trunkline.services.registry import Connection, Registry
 from trunkline.services.settings import ServiceSettings
 from trunkline.services.sync import Syncs
+from trunkline.services.turns import Turns
 from trunkline.wire.close import Close
 from trunkline.wire.frames import PROTOCOL_VERSION, Hello, Limits, Sync, Synced, Welcome
 
 _log = structlog.get_logger("trunkline.backbone")
 _EVICT_SECONDS = 30.0
 _LISTS_SECONDS = 1.0
+_DEAR_ALONE = 2
+_DEAR_PER_LANE = 4
 
 
 class Stores(msgspec.Struct, frozen=True):
@@ -92,6 +96,9 @@ class Backbone:
         self._fresh_keys = FreshKeys(sealer, stores.random_bits)
         self._lists = ListBound(hot, clock, most_lines=settings.user_conversations)
         self._rates = Rates(settings, clock, self._lists)
+        self._turns = Turns(
+            dear=_DEAR_ALONE if stores.cluster is None else _DEAR_PER_LANE * stores.lanes.count
+        )
         self._draining = False
         self._drained = asyncio.Event()
         self._views = Views(hot)
@@ -127,11 +134,7 @@ class Backbone:
             interval_seconds=settings.offsets_write_seconds,
             most=settings.offsets_waiting,
         )
-        self.syncs = Syncs(
-            hot, cached, self._comparison(), sealer, self._views, self._offsets, metrics,
-            page_conversations=settings.sync_page_conversations,
-            most_offsets=settings.offsets_per_frame,
-        )  # fmt: skip
+        self.syncs = self._make_syncs()
         self.markers = Markers(
             hot, self._views, reader, self.registry, queue=settings.append_queue,
             lanes=stores.lanes, crossing=self._crossing,
@@ -163,6 +166,17 @@ class Backbone:
             stores.clock, self.metrics,
         )  # fmt: skip
 
+    def _make_syncs(self) -> Syncs:
+        stores, settings = self._stores, self.settings
+        charges = Charges(settings.offsets_per_second, settings.offsets_burst, stores.clock)
+        return Syncs(
+            stores.hot, stores.cached, self._comparison(), stores.sealer, self._views,
+            self._offsets, self.metrics,
+            page_conversations=settings.sync_page_conversations,
+            most_offsets=settings.offsets_per_frame,
+            turns=self._turns, charges=charges, random_bits=stores.random_bits,
+        )  # fmt: skip
+
     def _comparison(self) -> Comparison:
         stores, crossing = self._stores, self._crossing
         if stores.cluster is None or crossing is None:
@@ -178,7 +192,8 @@ class Backbone:
     async def run(self) -> None:
         """Runs the background services until `drain`; what is queued then is finished."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._run_appends())
+            letting_go = group.create_task(self._let_go())
+            group.create_task(self._run_appends()).add_done_callback(lambda _: letting_go.cancel())
             group.create_task(self._offsets.run())
             group.create_task(self._repeat(_EVICT_SECONDS, self._stores.cached.evict_idle))
             group.create_task(self._repeat(_LISTS_SECONDS, self._lists.look))
@@ -246,11 +261,23 @@ class Backbone:
         if not connection.push:
             return
         if self._crossing is not None:
-            await self._crossing.register(connection)
+            await self._crossing.register(connection, self._turns)
             return
-        listed = await self._stores.hot.conversations_of(connection.user)
-        rows = await self._stores.hot.views(connection.user, [line.conversation for line in listed])
-        self.registry.watch_loaded(connection, rows.values())
+        hot, user = self._stores.hot, connection.user
+        async with self._turns.of(0):
+            listed = await hot.conversations_of(user)
+        connection.listed = len(listed)
+        async with self._turns.of(connection.listed):
+            async for some in paced(listed):
+                rows = await hot.views(user, [line.conversation for line in some])
+                self.registry.watch_loaded(connection, rows.values())
+            self.registry.loaded(connection)
+
+    async def _let_go(self) -> None:
+        """Those who left watch nothing any more, soon, without the loop stopping for it."""
+        while True:
+            await self.registry.leaves.wait()
+            await step_by_step(self.registry.let_go())
 
     def refresh(self, token: str, user: UserId) -> Grant:
         """The grant of a new token for the same user."""

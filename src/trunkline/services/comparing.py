@@ -43,6 +43,10 @@ class Comparison(Protocol):
         """The user's listing as it is kept, for nobody else."""
         ...
 
+    def keeps(self, user: UserId) -> bool:
+        """Whether the user's listing needs little to be brought up to date."""
+        ...
+
     async def refresh(self, user: UserId, listing: Listing) -> None:
         """Brings a listing that is locked up to date: what was acknowledged before is in it."""
         ...
@@ -74,11 +78,17 @@ class StoredComparison(_Kept):
         super().__init__(hot, most_bytes=most_bytes)
         self._changes = changes
 
+    def keeps(self, user: UserId) -> bool:
+        """See `Comparison`."""
+        listing = self._listings.get(user)
+        return self._changes is not None and listing is not None and listing.position >= 0
+
     async def refresh(self, user: UserId, listing: Listing) -> None:
         """See `Comparison`."""
         changes = self._changes
         position = changes.position if changes else -1
         changed = changes.since(listing.position) if changes and listing.position >= 0 else None
+        listing.position = -1  # if this ends early, all is read anew the next time
         lines = await self._hot.conversations_of(user, changed_after=listing.version)
         if changed is None:
             unseen = list((listing.lines | {line.conversation: line for line in lines}).values())
@@ -123,6 +133,10 @@ class CachedComparison(_Kept):
         self._from_cached = metrics.cached_heads.labels("cached")
         self._from_hot = metrics.cached_heads.labels("hot")
         self._lane_of = lane_of
+
+    def keeps(self, user: UserId) -> bool:
+        """See `Comparison`: all heads are asked for each time."""
+        return False
 
     async def refresh(self, user: UserId, listing: Listing) -> None:
         """See `Comparison`."""

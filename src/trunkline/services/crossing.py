@@ -38,12 +38,14 @@ from trunkline.services.inbox import Inbox
 from trunkline.services.leases import Lease, Leases
 from trunkline.services.memberships import Memberships
 from trunkline.services.metrics import Metrics
+from trunkline.services.pacing import paced
 from trunkline.services.publishing import Publisher
 from trunkline.services.refusals import Refusals
 from trunkline.services.registry import Connection, Registry
 from trunkline.services.repairs import Repairs
 from trunkline.services.sharing import NOBODY, Others, SharedFanOut
 from trunkline.services.troubles import Troubles
+from trunkline.services.turns import Turns
 from trunkline.services.watching import Watching
 
 _log = structlog.get_logger("trunkline.crossing")
@@ -253,7 +255,7 @@ class Crossing:
 
     # --- what else other workers must learn -------------------------------------------------
 
-    async def register(self, connection: Connection) -> None:
+    async def register(self, connection: Connection, turns: Turns) -> None:
         """From when it returns, notes for the user and frames for the connection come here:
         before it reads any head.
 
@@ -261,14 +263,19 @@ class Crossing:
         """
         user = connection.user
         await self._watching.present(user)
-        listed = await self._listed(user)
+        async with turns.of(0):
+            listed = await self._listed(user)
+        connection.listed = len(listed)
         self._watching.listed(user, max((line.version for line in listed), default=0))
-        lanes: dict[int, list[UserConversation]] = {}
-        for line in listed:
-            lanes.setdefault(self._lanes.of_key(line.key), []).append(line)
-        rows = await asyncio.gather(*(self._views(user, lines) for lines in lanes.values()))
-        self._registry.watch_loaded(connection, chain.from_iterable(rows))
-        await self._watching.watch(list(connection.watched))
+        async with turns.of(connection.listed):
+            lanes: dict[int, list[UserConversation]] = {}
+            for line in listed:
+                lanes.setdefault(self._lanes.of_key(line.key), []).append(line)
+            rows = await asyncio.gather(*(self._views(user, lines) for lines in lanes.values()))
+            async for some in paced(list(chain.from_iterable(rows))):
+                self._registry.watch_loaded(connection, some)
+            self._registry.loaded(connection)
+            await self._watching.watch(list(connection.watched))
 
     async def _listed(self, user: UserId) -> Sequence[UserConversation]:
         try:

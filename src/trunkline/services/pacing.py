@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final, TypeVar
 
-AT_ONCE: Final = 500
+AT_ONCE: Final = 250
 """So many items are about a millisecond of work."""
 
 T = TypeVar("T")

@@ -1,6 +1,9 @@
 """Who is online: connections by user, and which of them watch a conversation."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from trunkline.errors import TrunklineError
@@ -15,6 +18,7 @@ from trunkline.model import (
     UserId,
 )
 from trunkline.ports.outlet import Outlet
+from trunkline.services.pacing import AT_ONCE
 from trunkline.wire.close import Close
 from trunkline.wire.frames import Ack, Acked, Error, Goodbye, ServerFrame
 
@@ -22,10 +26,14 @@ FOR_EVER: Final = Seq(2**63)
 
 
 class Connection:
-    """One endpoint's open connection, after its `hello`."""
+    """One endpoint's open connection, after its `hello`.
+
+    Attributes:
+        listed: how many conversations its user had when it was registered, None before.
+    """
 
     __slots__ = (
-        "acks", "encode", "encoding", "endpoint", "name", "open", "outlet", "push",
+        "acks", "encode", "encoding", "endpoint", "listed", "name", "open", "outlet", "push",
         "unwatched_while_loading", "user", "watched",
     )  # fmt: skip
 
@@ -40,6 +48,7 @@ class Connection:
         self.encode = outlet.encoding.encode
         self.push = push
         self.open = True
+        self.listed: int | None = None
         self.acks: list[Ack] = []
         self.watched: set[ConversationKey] = set()
         self.unwatched_while_loading: dict[ConversationKey, Seq] | None = {}
@@ -89,12 +98,15 @@ class Registry:
         departed: users whose last connection went, `deserted`: conversations whose last
             watcher did; whoever unregisters them elsewhere takes them out again. None where
             there is no elsewhere.
+        leaves: set while `let_go` has something to do.
     """
 
     def __init__(self) -> None:
         self._of_user: dict[UserId, dict[Connection, None]] = {}
         self._watchers: dict[ConversationKey, Watchers] = {}
         self._loading: dict[Connection, None] = {}
+        self._leaving: deque[Connection] = deque()
+        self.leaves = asyncio.Event()
         self.count = 0
         self.departed: dict[UserId, None] | None = None
         self.deserted: dict[ConversationKey, None] | None = None
@@ -118,8 +130,25 @@ class Registry:
             del self._of_user[connection.user]
             if self.departed is not None:
                 self.departed[connection.user] = None
-        for key in tuple(connection.watched):
-            self.unwatch(connection, key)
+        if len(connection.watched) <= AT_ONCE:
+            for key in tuple(connection.watched):
+                self.unwatch(connection, key)
+        else:
+            self._leaving.append(connection)
+            self.leaves.set()
+
+    def let_go(self) -> Iterator[None]:
+        """Takes those who left out of all that they watched; comes back after every few hundred
+        conversations.
+        """
+        self.leaves.clear()
+        while self._leaving:
+            connection = self._leaving[0]
+            for key in tuple(islice(connection.watched, AT_ONCE)):
+                self.unwatch(connection, key)
+            if not connection.watched:
+                self._leaving.popleft()
+            yield
 
     def of_user(self, user: UserId) -> Iterable[Connection]:
         """The user's connections."""
@@ -167,14 +196,20 @@ class Registry:
     def watch_loaded(
         self, connection: Connection, rows: Iterable[tuple[Conversation, Member]]
     ) -> None:
-        """Watches what the store listed, but for what the user was removed from meanwhile."""
+        """Watches what the store listed, but for what the user was removed from meanwhile.
+
+        The rows may come in portions; `loaded` follows the last.
+        """
         removed = connection.unwatched_while_loading or {}
-        connection.unwatched_while_loading = None
-        self._loading.pop(connection, None)
         for conversation, member in rows:
             first = member.visible_from
             if not member.left_at and removed.get(conversation.key, NO_SEQ) < first:
                 self.watch(connection, conversation, first)
+
+    def loaded(self, connection: Connection) -> None:
+        """All that the store listed is watched."""
+        connection.unwatched_while_loading = None
+        self._loading.pop(connection, None)
 
     def unwatch(self, connection: Connection, key: ConversationKey, up_to: Seq = FOR_EVER) -> None:
         """No push of the conversation goes to the connection any more (I13).

@@ -156,6 +156,18 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Positive,
         msgspec.Meta(description="Most conversations in one `confirm`, or in a `vector`."),
     ] = 20_000
+    offsets_per_second: Annotated[
+        float,
+        msgspec.Meta(
+            gt=0,
+            description="Rate of the conversations that a user's `confirm` and `sync` name; each "
+            "of these frames counts as 20 more, and each row of an answer as a quarter.",
+        ),
+    ] = 5_000.0
+    offsets_burst: Annotated[
+        Positive,
+        msgspec.Meta(description="Conversations named at once before that rate counts."),
+    ] = 40_000
     heartbeat_seconds: Annotated[
         Seconds,
         msgspec.Meta(

@@ -1,12 +1,12 @@
 """Sync by comparison: where views end against what an endpoint holds (DESIGN section 4)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Final
 
 from trunkline.core.digest import to_hex
 from trunkline.core.envelope import name_associated_data
-from trunkline.core.ranges import PARTS, Vector, unpack_sums
+from trunkline.core.ranges import HELD_BYTES, PARTS, Vector, unpack_sums
 from trunkline.core.views import View, check_position, view_of
 from trunkline.errors import InvalidInput
 from trunkline.model import (
@@ -25,16 +25,20 @@ from trunkline.ports.hot import HotStore
 from trunkline.ports.sealer import Sealer
 from trunkline.services.access import Access, Views
 from trunkline.services.answers import Answer, Answers, Position, position_of
+from trunkline.services.charges import Charges
 from trunkline.services.comparing import Comparison, Row
 from trunkline.services.durable_offsets import DurableOffsets
 from trunkline.services.listings import Listing, Offsets
 from trunkline.services.metrics import Metrics
 from trunkline.services.pacing import paced, step_by_step
 from trunkline.services.registry import Connection
+from trunkline.services.turns import Turns
 from trunkline.wire.frames import Changed, Confirm, HeldPart, RangeParts, Sync, Synced
 
 _RECORDED_MOST: Final = 500
 """So many of the offsets that a sync proves are recorded; the others are only remembered."""
+_FRAME_CHARGE: Final = 20
+_ROWS_OF_ONE_CHARGE: Final = 4
 _DESCRIBED_AT_ONCE: Final = 50
 _NOTHING_HELD: Final = to_hex(NO_DIGEST)
 
@@ -54,8 +58,11 @@ class Syncs:
         *,
         page_conversations: int,
         most_offsets: int,
+        turns: Turns,
+        charges: Charges,
+        random_bits: Callable[[int], int],
     ) -> None:
-        """`most_offsets`: of one frame."""
+        """`most_offsets`: of one frame. `charges`: for the conversations that frames name."""
         self._hot = hot
         self._cached = cached
         self._comparison = comparison
@@ -65,7 +72,9 @@ class Syncs:
         self._metrics = metrics
         self._page_conversations = page_conversations
         self._most_offsets = most_offsets
-        self._answers = Answers()
+        self._turns = turns
+        self._charges = charges
+        self._answers = Answers(random_bits)
 
     def closed(self, connection: Connection) -> None:
         """The connection is gone."""
@@ -77,10 +86,26 @@ class Syncs:
         A page goes on in the answer that it belongs to. If that is not kept any more, the
         endpoint is compared anew, and only what lies behind the page's position is listed.
         """
+        self._charge(connection, len(frame.vector or ()) + _held_count(frame.parts or ()))
         start = position_of(frame.next) if frame.next else None
         answer = self._answers.of(connection)
-        if start is not None and answer is not None and start.answer == answer.number:
+        known = 0 if self._comparison.keeps(connection.user) else connection.listed
+        async with self._turns.of(known):
+            if start is None or answer is None or not answer.goes_on_at(start):
+                found = await self._begin(connection, frame, start, answer)
+                if isinstance(found, Synced):
+                    return found
+                answer, start = found, Position(found.cursor, found.after_key)
             return await self._page(connection, frame.request, answer, start.key)
+
+    async def _begin(
+        self,
+        connection: Connection,
+        frame: Sync,
+        start: Position | None,
+        answer: Answer | None,
+    ) -> Answer | Synced:
+        """All that is to be listed, or what the endpoint must send first."""
         async with self._comparison.locked(connection.user) as listing:
             if frame.parts is None or answer is None or answer.listing is not listing:
                 await self._comparison.refresh(connection.user, listing)
@@ -91,22 +116,23 @@ class Syncs:
             if wanted is not None:
                 return wanted
             answer.settle()
-        return await self._page(connection, frame.request, answer, answer.after_key)
+        self._charges.take(connection.user, len(answer.lines or ()) / _ROWS_OF_ONE_CHARGE)
+        return answer
 
     async def confirm(self, connection: Connection, frame: Confirm) -> None:
         """Raises the endpoint's read offsets; raises `NotMember`, `AheadOfHead` (I9)."""
-        self._check_count(frame.offsets)
+        self._charge(connection, len(frame.offsets))
         access: dict[ConversationId, Access] = {}
         async for some in paced(list(frame.offsets)):
-            access |= await self._views.of_many(connection.user, some)
-        for conversation, seq in frame.offsets.items():
-            check_position(access[conversation].view, seq)
+            found = await self._views.of_many(connection.user, some)
+            for conversation in some:
+                check_position(found[conversation].view, frame.offsets[conversation])
+            access |= found
         async with self._comparison.locked(connection.user) as listing:
-            offsets = listing.endpoints.get(connection.endpoint)
-            raised = frame.offsets
-            if offsets is not None:
-                raised = _raise(offsets, frame.offsets)
-            await self._record(connection, access, raised)
+            async for moves in paced(list(frame.offsets.items())):
+                offsets = listing.endpoints.get(connection.endpoint)
+                raised = dict(moves) if offsets is None else _raise(offsets, moves)
+                await self._record(connection, access, raised)
 
     # --- comparing ------------------------------------------------------------------------
 
@@ -144,7 +170,6 @@ class Syncs:
         self, told: Mapping[ConversationId, Seq], ends: Vector
     ) -> dict[ConversationId, Seq]:
         """What an endpoint says it holds of everything, as far as there is so much."""
-        self._check_count(told)
         held: dict[ConversationId, Seq] = {}
         async for some in paced(list(ends.seqs.items())):
             held.update((c, _within(told.get(c, NO_SEQ), end)) for c, end in some)
@@ -244,9 +269,11 @@ class Syncs:
             await self._cached.confirm(moves, members)
             self._durable.add(moves)
 
-    def _check_count(self, offsets: Mapping[ConversationId, Seq]) -> None:
-        if len(offsets) > self._most_offsets:
+    def _charge(self, connection: Connection, conversations: int) -> None:
+        """For one frame; raises `InvalidInput`, `RateLimited`."""
+        if conversations > self._most_offsets:
             raise InvalidInput(f"One frame names at most {self._most_offsets} conversations.")
+        self._charges.take(connection.user, _FRAME_CHARGE + conversations)
 
     # --- pages ----------------------------------------------------------------------------
 
@@ -344,6 +371,10 @@ async def _compare_ranges(
     return proven
 
 
+def _held_count(parts: Sequence[HeldPart]) -> int:
+    return sum(len(part.held) for part in parts) // HELD_BYTES
+
+
 def _held_in_parts(
     parts: Iterable[HeldPart],
     asked: Mapping[int, Mapping[ConversationId, Seq]],
@@ -372,9 +403,11 @@ def _within(seq: Seq, end: Seq) -> Seq:
     return seq if seq <= end else NO_SEQ
 
 
-def _raise(offsets: Offsets, told: Mapping[ConversationId, Seq]) -> dict[ConversationId, Seq]:
+def _raise(
+    offsets: Offsets, told: Iterable[tuple[ConversationId, Seq]]
+) -> dict[ConversationId, Seq]:
     """Those of the seqs that rise, which the endpoint holds from now on."""
-    raised = {c: seq for c, seq in told.items() if seq > offsets.of(c)}
+    raised = {c: seq for c, seq in told if seq > offsets.of(c)}
     for conversation, seq in raised.items():
         offsets.move(conversation, seq)
     return raised

@@ -128,7 +128,7 @@ class Worker:
         self.backbone = Backbone(
             Stores(
                 self.hot, self.hot.tasks, self._cold, self.cached, self._sealer,
-                TokenIsUser(), self.clock, random.Random(1).getrandbits,
+                TokenIsUser(), self.clock, random.Random(next(self._ids)).getrandbits,
                 head_changes=self.hot.head_changes,
             ),
             self._settings,
@@ -136,11 +136,11 @@ class Worker:
         )  # fmt: skip
         self._group.create_task(self.backbone.run())
 
-    async def connect(self, user: str, *, push: bool = False) -> Device:
-        """A connection of the user's only endpoint."""
+    async def connect(self, user: str, *, endpoint: str = "device", push: bool = False) -> Device:
+        """A connection of one of the user's endpoints."""
         device = Device()
         device.session = ClientSession(self.backbone, device, user, self._group.create_task)
-        device.send(Hello(user, EndpointId("device"), push=push))
+        device.send(Hello(user, EndpointId(endpoint), push=push))
         await until(lambda: device.of(Welcome))
         return device
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from trunkline.model import (
     Conversation,
     ConversationId,
@@ -44,7 +46,7 @@ def connected(registry: Registry, user: UserId, *, loaded: bool = True) -> Conne
     connection = Connection("c", user, EndpointId("e"), NoSocket(), push=True)
     registry.attach(connection)
     if loaded:
-        registry.watch_loaded(connection, ())
+        registry.loaded(connection)
     return connection
 
 
@@ -85,6 +87,7 @@ def test_who_is_removed_while_they_load_does_not_watch_by_what_was_loaded() -> N
         else:
             registry.let_in(row(2), gone)
         registry.watch_loaded(ben, [(row(1), Member(BEN, Seq(1)))])
+        registry.loaded(ben)
         assert list(registry.watchers(KEY)) == [ann]
 
 
@@ -96,3 +99,29 @@ def test_an_old_removal_does_not_end_a_view_that_began_behind_it() -> None:
     assert list(registry.watchers(KEY)) == [ben]
     registry.unwatch(ben, KEY, Seq(8))
     assert not list(registry.watchers(KEY))
+
+
+def test_who_is_removed_between_two_portions_of_what_is_loaded_does_not_watch() -> None:
+    """I13."""
+    registry = Registry()
+    ben = connected(registry, BEN, loaded=False)
+    registry.watch_loaded(ben, [])
+    registry.unwatch(ben, KEY, Seq(7))
+    registry.watch_loaded(ben, [(row(1), Member(BEN, Seq(1)))])
+    registry.loaded(ben)
+    assert not list(registry.watchers(KEY))
+
+
+def test_one_who_watched_very_much_leaves_step_by_step() -> None:
+    registry = Registry()
+    ann, ben = connected(registry, ANN), connected(registry, BEN)
+    registry.watch(ann, row(1))
+    for number in range(1_200):
+        registry.watch(ben, msgspec.structs.replace(row(1), key=ConversationKey(number)))
+    registry.detach(ben)
+    assert not registry.of_user(BEN)
+    assert registry.count == 1
+    assert registry.leaves.is_set()
+    assert sum(1 for _ in registry.let_go()) > 2
+    assert registry.keys() == [KEY]
+    assert list(registry.watchers(KEY)) == [ann]
