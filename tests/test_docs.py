@@ -48,6 +48,7 @@ OFF_THE_WIRE = {
     "local_store_wrong",
     "redirected",
     "server_unsafe",
+    "sqlite_unsafe",
     "store_newer",
     "store_not_migrated",
     "store_replaced",

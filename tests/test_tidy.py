@@ -145,6 +145,25 @@ def test_no_except_is_bare() -> None:
     )
 
 
+def test_no_module_uses_the_sqlite_of_the_machine() -> None:
+    """It may be one that loses committed pages: `trunkline.sqlite` brings another."""
+    refuse(
+        [
+            at(path, node.lineno, "imports sqlite3")
+            for path in modules("src")
+            for node in ast.walk(tree(path))
+            if "sqlite3" in imported(node)
+        ]
+    )
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+
+
 def test_only_the_command_line_prints() -> None:
     quiet = (path for path in modules("src") if PACKAGE / "cli" not in path.parents)
     refuse([hit for path in quiet for hit in calls(path, "print")])

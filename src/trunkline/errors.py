@@ -269,6 +269,13 @@ class ServerUnsafe(TrunklineError):
     advice = "Change the server's setting, or accept it with `accept_unsafe`, for a trial."
 
 
+class SqliteUnsafe(TrunklineError):
+    """The SQLite library that is loaded may lose what it committed."""
+
+    code = "sqlite_unsafe"
+    advice = "This SQLite library has a known fault: install a newer apsw, which brings its own."
+
+
 class StoreNotMigrated(TrunklineError):
     code = "store_not_migrated"
     advice = "A store's tables are missing or of an older version: run `trunkline migrate`."

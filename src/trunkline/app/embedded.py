@@ -3,6 +3,9 @@
 import secrets
 from collections.abc import Callable
 
+import msgspec
+
+from trunkline import sqlite
 from trunkline.adapters.jwt import JwtAuthenticator
 from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.clock import SystemClock
@@ -26,6 +29,7 @@ async def serve(config: Config, *, on_listening: Callable[[Listening], None]) ->
     sealer = open_sealer(data, config.keyring)
 
     def listens(listening: Listening) -> None:
+        listening = msgspec.structs.replace(listening, sqlite=sqlite.library_version())
         announce(data, listening)
         on_listening(listening)
 
@@ -42,7 +46,7 @@ async def serve(config: Config, *, on_listening: Callable[[Listening], None]) ->
             clock,
             secrets.randbits,
             identity=opened.identity,
-            readings=cached.readings(),
+            readings=[*cached.readings(), *opened.readings()],
             head_changes=opened.hot.head_changes,
         )
         await run_server(

@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from trunkline import sqlite
 from trunkline.adapters.keyring import KeyringSealer
 from trunkline.adapters.keyring.settings import IN_DIRECTORY
 from trunkline.adapters.keyring.settings import Settings as KeyringSettings
@@ -49,7 +52,8 @@ def audit_directory(
                 findings=findings,
                 on_conversation=on_conversation,
             )
-            return asyncio.run(audit.run())
+            report = asyncio.run(audit.run())
+            return msgspec.structs.replace(report, sqlite=sqlite.library_version())
     except DataDamaged as error:
         findings.add("file_damaged", str(path), error.detail)
         return AuditReport(Counted(), tuple(findings.kept), findings.count, 0.0)

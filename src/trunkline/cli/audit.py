@@ -62,6 +62,7 @@ def audit(data: Path | None, config: Path | None, as_json: bool) -> int:
         ("sealed bytes opened", f"{counted.sealed_bytes:,}"),
         ("findings", f"{report.finding_count:,}"),
         ("seconds", f"{report.seconds:,.1f}"),
+        *([("SQLite", report.sqlite)] if report.sqlite else []),
     ]
     write_table(f"Audit of {place}", rows, well=report.sound)
     write_lines([f"{f.invariant} {f.code}: {f.where}: {f.what}" for f in report.findings])

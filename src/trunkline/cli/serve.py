@@ -100,6 +100,7 @@ def serve(
             [
                 f"Listening on {listening.url}",
                 f"Health and metrics on {listening.ops_url}",
+                *([f"Messages in SQLite {listening.sqlite}"] if listening.sqlite else []),
                 *(["Ctrl-C stops it."] if on_terminal() else []),
             ]
         )

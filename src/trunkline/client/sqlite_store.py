@@ -10,16 +10,15 @@ All of SQLite happens on one thread of the store; the loop only hands over chang
 """
 
 import asyncio
-import os
-import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeVar
 
+from trunkline import sqlite
 from trunkline.client.runs import (
     RUN_ENTRIES,
     TAIL_ROWS,
@@ -40,6 +39,7 @@ from trunkline.errors import (
     TrunklineError,
 )
 from trunkline.model import ConversationId, EndpointId, Entry, Seq, UserId
+from trunkline.sqlite import Fault
 
 _FORMAT: Final = 2
 _FROM_1: Final = """
@@ -166,7 +166,7 @@ class SqliteStore:
     async def _run(self, do: Callable[[], _T]) -> _T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, do)
-        except sqlite3.Error as error:
+        except (sqlite.Error, OSError, UnicodeDecodeError) as error:
             raise _named(error, self._path) from error
 
 
@@ -232,10 +232,7 @@ class _File:
     """The connection; all but `write` runs on the store's thread."""
 
     def __init__(self, path: Path) -> None:
-        _make_private(path)
-        self._connection = sqlite3.connect(
-            path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        self._connection = sqlite.connect(path, busy_seconds=_LOCK_SECONDS)
         try:
             self._prepare(path)
         except BaseException:
@@ -253,15 +250,15 @@ class _File:
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA wal_autocheckpoint = 4096")
-        (found,) = execute("PRAGMA user_version").fetchone()
+        ((found,),) = execute("PRAGMA user_version").fetchall()
         if found > _FORMAT:
             raise DataDirNewer(f"The local store {path} was written by a newer version.")
         tables = (files("trunkline.client") / "local_store.sql").read_text(encoding="utf-8")
         taken_over = _FROM_1 if found == 1 else ""
-        self._connection.executescript(
+        execute(
             f"BEGIN IMMEDIATE; {tables} {taken_over} PRAGMA user_version = {_FORMAT}; COMMIT;"
         )
-        (highest,) = execute("SELECT max(number) FROM copy").fetchone()
+        ((highest,),) = execute("SELECT max(number) FROM copy").fetchall()
         self._next_copy = (highest or 0) + 1
 
     def close(self) -> None:
@@ -273,7 +270,7 @@ class _File:
         execute = self._connection.execute
         name = (user.encode(), endpoint.encode())
         if store is None:
-            (store,) = execute(_SELECT_LAST, name).fetchone() or ("",)
+            ((store,),) = execute(_SELECT_LAST, name).fetchall() or [("",)]
         execute(_INSERT_PART, (*name, store))
         ((handle.number, cursor, met),) = execute(_USE_PART, (*name, store)).fetchall()
         copies: list[Copy] = []
@@ -331,7 +328,7 @@ class _File:
             return []
         base = stored.number << _SEQ_BITS
         execute = self._connection.execute
-        (start,) = execute(_SELECT_START, (base, base | (after + 1))).fetchone()
+        ((start,),) = execute(_SELECT_START, (base, base | (after + 1))).fetchall()
         rows = execute(_SELECT_RUNS, (base if start is None else start, base | up_to))
         return [
             entry
@@ -473,26 +470,15 @@ class _File:
         return [entry for (data,) in rows for entry in self._runs.unpack(data)]
 
 
-def _make_private(path: Path) -> None:
-    """Makes the file 0600, with its WAL and index; SQLite makes those later as it finds the file.
-
-    One that is another user's cannot be changed, and is opened or refused as it is.
-    """
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise StorageUnavailable(f"The local store {path} cannot be opened: {error}.") from error
-    for suffix in ("", "-wal", "-shm"):
-        with suppress(FileNotFoundError, PermissionError):
-            path.with_name(path.name + suffix).chmod(0o600)
-
-
-def _named(error: sqlite3.Error, path: Path) -> TrunklineError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return StorageFull(f"There is no room for the local store {path}.")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return DataDirLocked(f"Another process has the local store {path} open: stop it first.")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return DataDamaged(f"The local store {path} is damaged: remove it, it is pulled afresh.")
-    return StorageUnavailable(f"The local store {path} does not answer: {error}")
+def _named(error: Exception, path: Path) -> TrunklineError:
+    match sqlite.fault_of(error):
+        case Fault.FULL:
+            return StorageFull(f"There is no room for the local store {path}.")
+        case Fault.BUSY:
+            return DataDirLocked(f"Another process has the local store {path} open: stop it first.")
+        case Fault.DAMAGED:
+            return DataDamaged(
+                f"The local store {path} is damaged: remove it, it is pulled afresh."
+            )
+        case Fault.OTHER:
+            return StorageUnavailable(f"The local store {path} does not answer: {error}")

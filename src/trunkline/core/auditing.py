@@ -73,13 +73,15 @@ class AuditReport(msgspec.Struct, frozen=True, gc=False):
     """The outcome: sound if `finding_count` is 0.
 
     `findings` holds at most `MOST_FINDINGS`, and of one code at most 10 of one place;
-    `finding_count` counts them all.
+    `finding_count` counts them all. `sqlite`: the version of the library that read them, where
+    that is SQLite.
     """
 
     counted: Counted
     findings: tuple[Finding, ...]
     finding_count: int
     seconds: float
+    sqlite: str = ""
 
     @property
     def sound(self) -> bool:
@@ -87,13 +89,14 @@ class AuditReport(msgspec.Struct, frozen=True, gc=False):
         return self.finding_count == 0
 
     def as_json(self) -> dict[str, object]:
-        """The report as one flat object: the counts, `findings`, `finding_count`, `seconds`."""
+        """The report as one flat object: counts, `findings`, `finding_count` and so on."""
         return {
             "sound": self.sound,
             **msgspec.structs.asdict(self.counted),
             "findings": [msgspec.structs.asdict(finding) for finding in self.findings],
             "finding_count": self.finding_count,
             "seconds": round(self.seconds, 3),
+            "sqlite": self.sqlite,
         }
 
 

@@ -66,6 +66,12 @@ READINGS: Final = {
         True, "Questions that were given up or not asked: no answer, none lately, all busy."
     ),
     "trunkline_cold_busy": Shown(False, "Connections to the cold tier that work now."),
+    "trunkline_sqlite_info": Shown(
+        False, "1, with the version of the SQLite library that keeps the messages.", "version"
+    ),
+    "trunkline_sqlite_log_bytes": Shown(
+        False, "Bytes of a database file's write-ahead log.", "file"
+    ),
     "trunkline_cold_away": Shown(
         False, "1 while the cold tier is asked one question at a time, since it did not answer."
     ),

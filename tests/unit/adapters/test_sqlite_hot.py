@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import shutil
 import sqlite3
@@ -13,8 +14,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from trunkline import sqlite
 from trunkline.adapters.keyring import open_keyring
 from trunkline.adapters.sqlite import EmbeddedStores, Settings, open_embedded
+from trunkline.adapters.sqlite.materialise import LOG_BYTES
 from trunkline.adapters.sqlite.wal import check_wal
 from trunkline.errors import (
     DataDamaged,
@@ -52,8 +55,9 @@ def opened(tmp_path: Path) -> Callable[..., EmbeddedStores]:
     return make
 
 
-async def send(writer: Writer, stores: EmbeddedStores, message_id: str) -> Seq:
-    return seq_of((await writer.append(stores.hot, writer.message("g", "ann", message_id)))[0])
+async def send(writer: Writer, stores: EmbeddedStores, message_id: str, body: str = "hello") -> Seq:
+    draft = writer.message("g", "ann", message_id, body)
+    return seq_of((await writer.append(stores.hot, draft))[0])
 
 
 # --- the disk ---------------------------------------------------------------------------
@@ -108,6 +112,56 @@ async def test_no_body_and_no_name_stands_in_any_file_in_plaintext(
     assert b"ann" in everything
     assert b"geheim" not in everything
     assert b"Geheimbund" not in everything
+
+
+@pytest.mark.parametrize("file", ["journal.db", "tables.db"])
+async def test_a_log_that_grew_behind_a_reader_from_outside_shrinks_once_that_one_is_gone(
+    opened: Callable[..., EmbeddedStores], writer: Writer, tmp_path: Path, file: str
+) -> None:
+    bound = 100_000
+    async with opened(journal_wal_bytes=bound, idle_seconds=0.02) as stores:
+        log_bytes = {r.label: r.read for r in stores.readings() if r.metric.endswith("log_bytes")}
+        bounds = {"journal.db": 2 * bound, "tables.db": LOG_BYTES}
+        await writer.append(stores.hot, writer.create("g", "ann", "c"))
+        await stores.materialise()
+        with closing(sqlite.connect(tmp_path / "data" / file, busy_seconds=0)) as reader:
+            reader.execute("BEGIN; SELECT count(*) FROM sqlite_master")
+            n = 0
+            while log_bytes[file]() <= bounds[file]:
+                n += 1
+                body = secrets.token_hex(4_000_000 if file == "tables.db" else 20_000)
+                await writer.append(stores.hot, writer.message("g", "ann", f"m{n:03}", body))
+                await stores.materialise()
+        async with asyncio.timeout(10):
+            while log_bytes[file]() > bounds[file]:
+                stores._clock.advance(1.0)
+                await asyncio.sleep(0.01)
+        await check_view(writer, stores.hot, "ann", "g")
+
+
+async def test_under_load_a_log_starts_over_and_is_cut_if_a_reader_made_it_long(
+    opened: Callable[..., EmbeddedStores], writer: Writer, tmp_path: Path
+) -> None:
+    async with opened(journal_wal_bytes=100_000) as stores:
+        await writer.append(stores.hot, writer.create("g", "ann", "c"))
+        log_bytes = next(r.read for r in stores.readings() if r.label == "journal.db")
+        numbers = itertools.count()
+
+        async def send_some() -> None:
+            body = secrets.token_hex(10_000)
+            await send(writer, stores, f"m{next(numbers):04}", body)
+            await asyncio.sleep(0.005)
+
+        for _ in range(60):
+            await send_some()
+        assert log_bytes() <= 400_000  # of 1.4 MB that were written
+        with closing(sqlite.connect(tmp_path / "data" / "journal.db", busy_seconds=0)) as reader:
+            reader.execute("BEGIN; SELECT count(*) FROM sqlite_master")
+            while log_bytes() <= 400_000:
+                await send_some()
+        async with asyncio.timeout(10):
+            while log_bytes() > 400_000:
+                await send_some()
 
 
 # --- callers ----------------------------------------------------------------------------

@@ -31,9 +31,9 @@ def directory(tmp_path: Path) -> Iterator[DataDirectory]:
     """A data directory with a few commits in the journal."""
     directory = DataDirectory.open(tmp_path / "data")
     tables = connect(directory.tables)
-    tables.executescript(schema("tables"))
+    tables.execute(schema("tables"))
     tables.close()
-    journal = Journal(directory.journal)
+    journal = Journal(directory.journal, 1 << 20)
     for journal_id in range(1, COMMITS + 1):
         journal.append(journal_id, Commit(0, 0, ()), 0)
     journal.close()

@@ -15,13 +15,15 @@ class Listening(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a running server is found.
 
     `processes` are the operators' listeners of its workers and of its archiver, where these
-    are processes of their own; `ops_url` is the first of them.
+    are processes of their own; `ops_url` is the first of them. `sqlite`: the version of the
+    library that keeps the messages, where that is SQLite.
     """
 
     url: str
     ops_url: str
     pid: int
     processes: tuple[str, ...] = ()
+    sqlite: str = ""
 
     @property
     def ops_urls(self) -> tuple[str, ...]:

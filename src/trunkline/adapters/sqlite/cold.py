@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from trunkline.adapters.sqlite.database import checkpoint, connect, translated
+from trunkline.adapters.sqlite.database import PAGE_BYTES, checkpoint, connect, translated
 from trunkline.adapters.sqlite.records import MemberRow, member_row
 from trunkline.adapters.sqlite.sql import schema, statement
 from trunkline.adapters.sqlite.tables import signed, unsigned
@@ -42,10 +42,12 @@ class ColdFile:
     def __init__(self, path: Path) -> None:
         """Opens the file; one that does not exist is made."""
         self._file = path.name
-        self._connection = connect(path, autocheckpoint_pages=_CHECKPOINT_PAGES)
+        self._connection = connect(
+            path, checkpoint_pages=_CHECKPOINT_PAGES, log_bytes=2 * _CHECKPOINT_PAGES * PAGE_BYTES
+        )
         try:
             with translated(self._file):
-                self._connection.executescript(schema("cold"))
+                self._connection.execute(schema("cold"))
         except BaseException:
             self._connection.close()
             raise
@@ -75,9 +77,9 @@ class ColdFile:
         """Segments that hold some of a range, oldest first; they may overlap."""
         with translated(self._file):
             # The longest segment bounds how far back one may begin that reaches into the range.
-            longest = self._connection.execute(
+            ((longest,),) = self._connection.execute(
                 statement("segment_longest"), (signed(key),)
-            ).fetchone()[0]
+            ).fetchall()
             rows = self._connection.execute(
                 statement("segments"), (signed(key), after - longest, up_to_inclusive, after)
             ).fetchall()
@@ -86,25 +88,24 @@ class ColdFile:
     def metadata(self, key: ConversationKey) -> ColdMetadata | None:
         """The metadata of a conversation; raises `DataDamaged` if it does not decode."""
         with translated(self._file):
-            row = self._connection.execute(statement("metadata"), (signed(key),)).fetchone()
-        return None if row is None else unpack_metadata(row[0], self._file)
+            rows = self._connection.execute(statement("metadata"), (signed(key),)).fetchall()
+        return unpack_metadata(rows[0][0], self._file) if rows else None
 
     def next_key(self, after: ConversationKey | None) -> ConversationKey | None:
         """The lowest key with a segment, above `after`."""
         with translated(self._file):
             if after is None:
-                row = self._connection.execute(statement("segment_first_key")).fetchone()
+                rows = self._connection.execute(statement("segment_first_key"))
             else:
-                row = self._connection.execute(
-                    statement("segment_next_key"), (signed(after),)
-                ).fetchone()
-        return None if row[0] is None else unsigned(row[0])
+                rows = self._connection.execute(statement("segment_next_key"), (signed(after),))
+            ((key,),) = rows.fetchall()
+        return None if key is None else unsigned(key)
 
     def last_row(self) -> int:
         """A number that rises with every segment that is put."""
         with translated(self._file):
-            row = self._connection.execute(statement("segment_last_row")).fetchone()
-        return int(row[0])
+            ((row,),) = self._connection.execute(statement("segment_last_row")).fetchall()
+        return int(row)
 
     def close(self) -> None:
         """Empties the WAL and closes the file."""

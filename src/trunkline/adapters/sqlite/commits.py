@@ -1,11 +1,11 @@
 """Lets one commit at a time into the journal; memory changes only after it is on disk."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Final
 
+from trunkline import sqlite
 from trunkline.adapters.sqlite.database import translate
 from trunkline.adapters.sqlite.journal import Journal
 from trunkline.adapters.sqlite.records import Commit, Record
@@ -42,7 +42,6 @@ class Commits:
         self._refusal: TrunklineError | None = None
         self._floor = journal.first() - 1
         self.last_commit = clock.monotonic()
-        self.since_checkpoint_bytes = 0
 
     @property
     def usable(self) -> bool:
@@ -103,9 +102,8 @@ class Commits:
             self._floor = floor
             self._state.apply(journal_id, commit, done.result())
             self.last_commit = self._clock.monotonic()
-            self.since_checkpoint_bytes += done.result()
             return None
-        if not isinstance(error, sqlite3.Error | OSError):
+        if not isinstance(error, sqlite.Error | OSError):
             return error  # it never came to writing
         reason = translate(error, "journal.db")
         if isinstance(reason, StorageFull):
@@ -124,10 +122,18 @@ class Commits:
             self._floor = watermark
         return self._floor < watermark
 
-    async def checkpoint(self) -> None:
-        """Copies what is left of the WAL between two commits: it then starts over."""
-        if await self._between(self._journal.checkpoint):
-            self.since_checkpoint_bytes = 0
+    @property
+    def log_bytes(self) -> int:
+        """How long the journal's write-ahead log is, before it starts over."""
+        return self._journal.log_bytes
+
+    async def checkpoint(self) -> bool:
+        """Copies the WAL between two commits, so that it starts over; not if a reader is there."""
+        return await self._between(self._journal.checkpoint)
+
+    async def empty_log(self) -> bool:
+        """The same, and gives its disk space back."""
+        return await self._between(self._journal.empty_log)
 
     async def _between(self, work: Callable[[], bool]) -> bool:
         await self._turn.acquire()

@@ -7,13 +7,15 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from trunkline import sqlite
 from trunkline.adapters.sqlite.cold import ColdFile, SqliteColdStore
 from trunkline.adapters.sqlite.commits import Commits
-from trunkline.adapters.sqlite.database import translated
+from trunkline.adapters.sqlite.database import log_file_bytes, translated
 from trunkline.adapters.sqlite.directory import DataDirectory
 from trunkline.adapters.sqlite.hot import SqliteHotStore
 from trunkline.adapters.sqlite.identity import DirectoryIdentity
@@ -29,6 +31,7 @@ from trunkline.adapters.sqlite.upkeep import Upkeep
 from trunkline.adapters.sqlite.witness import FILE, Reached, Witness
 from trunkline.errors import TrunklineError
 from trunkline.ports.clock import Clock
+from trunkline.ports.readings import Reading
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +101,17 @@ class EmbeddedStores:
         """Moves everything committed so far into the tables, now."""
         await self._upkeep.materialise()
 
+    def readings(self) -> list[Reading]:
+        """The library's version, and how long each file's write-ahead log is."""
+        files = (self._directory.journal, self._directory.tables, self._directory.cold)
+        return [
+            Reading("trunkline_sqlite_info", sqlite.library_version(), lambda: 1),
+            *(
+                Reading("trunkline_sqlite_log_bytes", file.name, partial(log_file_bytes, file))
+                for file in files
+            ),
+        ]
+
     async def _finish(self) -> None:
         if not self._commits.usable:
             return  # what the journal holds is settled when it is opened again
@@ -130,6 +144,7 @@ class EmbeddedStores:
     def _open(self) -> None:
         settings = self._settings
         directory = DataDirectory.open(self._path, lock_wait_seconds=settings.lock_wait_seconds)
+        self._directory = directory
         self._stack.callback(directory.close)
         check_wals(directory)
         commit_tables = Tables.make(directory.tables, settings.tables_cache_bytes)
@@ -138,20 +153,18 @@ class EmbeddedStores:
         self._stack.callback(tables.close)
         cold = ColdFile(directory.cold)
         self._stack.callback(cold.close)
-        journals = Journal(directory.journal), Journal(directory.journal)
-        for journal in journals:
-            self._stack.callback(journal.close)
-        self._journal = journals[0]
-        state = recover(journals[0], commit_tables, settings)
+        self._journal = Journal(directory.journal, 2 * settings.journal_wal_bytes)
+        self._stack.callback(self._journal.close)
+        state = recover(self._journal, commit_tables, settings)
         self._identify(directory, Reached(state.last_id, cold.last_row()))
         worker = slicer(directory, settings)
         self._stack.callback(worker.close)
-        commit_thread, ask_thread, cold_thread, slice_thread, checkpoint_thread = map(
-            self._thread, ("commit", "ask", "cold", "slice", "checkpoint")
+        commit_thread, ask_thread, cold_thread, slice_thread = map(
+            self._thread, ("commit", "ask", "cold", "slice")
         )
         overlay = Overlay(tables, ask_thread, self.materialise)
         self._state = state
-        self._commits = Commits(journals[0], commit_thread, state, self._clock)
+        self._commits = Commits(self._journal, commit_thread, state, self._clock)
         self.hot = SqliteHotStore(
             state,
             self._commits,
@@ -166,8 +179,8 @@ class EmbeddedStores:
             self._commits,
             self.hot,
             worker,
-            journals,
-            (slice_thread, checkpoint_thread),
+            directory,
+            slice_thread,
             settings,
             self._clock,
             self._jitter,

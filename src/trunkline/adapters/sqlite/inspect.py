@@ -4,15 +4,16 @@ The files are read as immutable: nothing is changed, not even by SQLite's own re
 what a damaged write-ahead log holds stays there.
 """
 
-import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
+from trunkline import sqlite
 from trunkline.adapters.sqlite import records
 from trunkline.adapters.sqlite.cold import unpack_metadata
 from trunkline.adapters.sqlite.directory import DataDirectory
@@ -85,9 +86,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._named():
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None
-            )
+            self._connection = sqlite.connect_immutable(path)
             self._connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
 
     def close(self) -> None:
@@ -98,7 +97,7 @@ class _File:
     def _named(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite.Error, UnicodeDecodeError) as error:
             raise DataDamaged(f"{self.path.name} is damaged: {error}.") from error
 
     def rows(self, name: str, *values: object) -> Iterator[Row]:
@@ -112,7 +111,7 @@ class _File:
             cursor = self._connection.execute(statement(name), values)
         while True:
             with self._named():
-                rows = cursor.fetchmany(_RUN)
+                rows = list(islice(cursor, _RUN))
             if not rows:
                 return
             try:

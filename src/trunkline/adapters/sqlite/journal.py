@@ -1,29 +1,60 @@
 """The journal file: one row a commit, one sync; rows go once the tables hold them."""
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final, Self
 
-from trunkline.adapters.sqlite.database import checkpoint, connect, translated
+from trunkline import sqlite
+from trunkline.adapters.sqlite.database import PAGE_BYTES, checkpoint, connect, translated
 from trunkline.adapters.sqlite.records import Commit, pack, unpack
 from trunkline.adapters.sqlite.sql import schema, statement
 from trunkline.errors import DataDamaged
 
+_FRAME_BYTES: Final = PAGE_BYTES + 24
+_COMMIT_BUSY_SECONDS: Final = 0.5
+"""Nobody else writes here: who holds a lock all the same is waited for briefly, by all senders."""
+
 
 class Journal:
-    """The blocking side of the journal; each instance is used by one thread at a time."""
+    """The blocking side of the journal; each instance is used by one thread at a time.
 
-    def __init__(self, path: Path) -> None:
-        """Opens the file; one that does not exist is made."""
-        self._file = path.name
-        self._connection = connect(path)
-        self._insert = statement("journal_insert")
+    One instance commits, and copies the write-ahead log into the file; `reader` makes others.
+    """
+
+    def __init__(self, path: Path, log_bytes: int) -> None:
+        """Opens the file; one that does not exist is made. `log_bytes`: what its log shrinks to."""
+        self._open(path, owner=True, log_bytes=log_bytes)
+        self._connection.set_wal_hook(self._count_pages)
         try:
             with translated(self._file):
-                self._connection.executescript(schema("journal"))
+                self._connection.execute(schema("journal"))
         except BaseException:
             self._connection.close()
             raise
+
+    @classmethod
+    def reader(cls, path: Path) -> Self:
+        """A journal to read, beside the process that commits."""
+        journal = cls.__new__(cls)
+        journal._open(path, owner=False)
+        return journal
+
+    def _open(self, path: Path, *, owner: bool, log_bytes: int = -1) -> None:
+        self._file = path.name
+        self._insert = statement("journal_insert")
+        self._pages = 0
+        self._connection = connect(
+            path, owner=owner, log_bytes=log_bytes, busy_seconds=_COMMIT_BUSY_SECONDS
+        )
+
+    def _count_pages(self, _: sqlite.Connection, __: str, pages: int) -> int:
+        self._pages = pages
+        return 0
+
+    @property
+    def log_bytes(self) -> int:
+        """How long the write-ahead log is, as far as it is not copied or not in full."""
+        return self._pages * _FRAME_BYTES
 
     def append(self, journal_id: int, commit: Commit, floor: int) -> int:
         """Commits a row, and with it drops the rows up to `floor`; returns the body's bytes.
@@ -42,9 +73,9 @@ class Journal:
         `watermark`: the tables hold everything up to there.
         """
         with translated(self._file):
-            first, last, count = self._connection.execute(
+            ((first, last, count),) = self._connection.execute(
                 statement("journal_range"), (watermark,)
-            ).fetchone()
+            ).fetchall()
             if not count:
                 return watermark
         if first != watermark + 1 or last - first + 1 != count:
@@ -57,8 +88,8 @@ class Journal:
     def first(self) -> int:
         """The id of the oldest row that is there, or 1."""
         with translated(self._file):
-            row = self._connection.execute(statement("journal_first")).fetchone()
-        return int(row[0])
+            ((first,),) = self._connection.execute(statement("journal_first")).fetchall()
+        return int(first)
 
     def after(self, journal_id: int, up_to_inclusive: int) -> Iterator[tuple[int, Commit, int]]:
         """Commits of a range in order, as (id, commit, body bytes).
@@ -87,19 +118,32 @@ class Journal:
     def delete(self, up_to_inclusive: int) -> bool:
         """Drops some rows of the range in one small transaction; whether any was there."""
         with translated(self._file):
-            cursor = self._connection.execute(statement("journal_delete"), (up_to_inclusive,))
-        return cursor.rowcount > 0
+            self._connection.execute(statement("journal_delete"), (up_to_inclusive,))
+            return self._connection.changes() > 0
 
     def checkpoint(self) -> bool:
-        """Copies the WAL into the file, as far as nobody is disturbed; whether all of it."""
+        """Copies the WAL into the file, as far as no reader is in the way; whether all of it.
+
+        The next commit then starts it over.
+        """
         with translated(self._file):
-            return checkpoint(self._connection, "PASSIVE")
+            return self._started_over(checkpoint(self._connection, "PASSIVE"))
+
+    def empty_log(self) -> bool:
+        """Copies all of the WAL and gives its disk space back; not if a reader is in the way."""
+        with translated(self._file):
+            return self._started_over(checkpoint(self._connection, "TRUNCATE"))
+
+    def _started_over(self, copied: bool) -> bool:
+        if copied:
+            self._pages = 0
+        return copied
 
     def shrink(self) -> None:
         """Gives the disk space of dropped rows back and empties the WAL."""
         with translated(self._file):
             self._connection.execute("VACUUM")
-            checkpoint(self._connection, "TRUNCATE")
+        self.empty_log()
 
     def limit_pages(self, pages: int) -> None:
         """Bounds the file's size in pages, as a full disk would."""
@@ -109,5 +153,5 @@ class Journal:
         """Closes the file."""
         try:
             self._connection.close()
-        except sqlite3.Error as error:
+        except sqlite.Error as error:
             raise DataDamaged(f"{self._file} does not close: {error}.") from error

@@ -6,7 +6,14 @@ from typing import Any, Final
 
 import msgspec
 
-from trunkline.adapters.sqlite.database import checkpoint, connect, translated
+from trunkline.adapters.sqlite.database import (
+    BUSY_SECONDS,
+    PAGE_BYTES,
+    checkpoint,
+    connect,
+    log_file_bytes,
+    translated,
+)
 from trunkline.adapters.sqlite.journal import Journal
 from trunkline.adapters.sqlite.records import Archived, MemberRow, OffsetSet, Trimmed, Written
 from trunkline.adapters.sqlite.settings import Settings
@@ -19,23 +26,20 @@ from trunkline.model import (
     ConversationId,
     ConversationKey,
     EndpointId,
-    Kind,
     Seq,
     StoredEntry,
     UserId,
 )
 
 _CHECKPOINT_PAGES: Final = 2_000
+LOG_BYTES: Final = 2 * _CHECKPOINT_PAGES * PAGE_BYTES
+"""What the tables' write-ahead log shrinks to."""
 _CONVERSATIONS_AT_ONCE: Final = 500
 _TRIMMED_AT_ONCE: Final = 1_000
 _SWEPT_LEAST: Final = 1_000
 _DAY_MS: Final = 86_400_000
 _FIRST_IDENTITY: Final = (-(1 << 63), "", "")
 _LAST_IDENTITY: Final = ((1 << 63) - 1, b"", b"")  # SQLite sorts any text below a blob
-
-# The module looks for an adapter of whatever is not exactly a number, a str or a bytearray, be
-# it bytes or a str of an enumeration; that costs more than the insert.
-_KIND_TEXT: Final = {kind: str(kind.value) for kind in Kind}
 
 Row = tuple[Any, ...]
 
@@ -93,14 +97,16 @@ class Materialiser:
         idempotency_days: int,
     ) -> None:
         self._file = tables.name
+        self._path = tables
         self._transaction_entries = transaction_entries
         self._idempotency_ms = idempotency_days * _DAY_MS
         self._swept: Row = _FIRST_IDENTITY
-        self._journal = Journal(journal)
+        self._journal = Journal.reader(journal)
         try:
             self._connection = connect(
-                tables, cache_bytes=cache_bytes, autocheckpoint_pages=_CHECKPOINT_PAGES
-            )
+                tables, cache_bytes=cache_bytes, checkpoint_pages=_CHECKPOINT_PAGES,
+                log_bytes=LOG_BYTES,
+            )  # fmt: skip
         except BaseException:
             self._journal.close()
             raise
@@ -108,12 +114,15 @@ class Materialiser:
     def slice(self, up_to_inclusive: int) -> int:
         """Moves the commits beyond the watermark, up to this one, into the tables.
 
-        Returns the watermark. May be cut off and repeated anywhere: the same values are
-        written again. Raises `DataDamaged`, `StorageFull`, `StorageUnavailable`.
+        Returns the watermark. Where there is nothing to move it looks after the tables' log
+        instead. May be cut off and repeated anywhere: the same values are written again. Raises
+        `DataDamaged`, `StorageFull`, `StorageUnavailable`.
         """
         with translated(self._file):
-            watermark = int(self._connection.execute(statement("watermark")).fetchone()[0])
+            ((moved, _),) = self._connection.execute(statement("watermark")).fetchall()
+        watermark = int(moved)
         if up_to_inclusive <= watermark:
+            self._shorten_log()
             return watermark
         gathered = self._gather(watermark, up_to_inclusive)
         with translated(self._file):
@@ -129,6 +138,17 @@ class Materialiser:
             self._connection.execute("PRAGMA synchronous=FULL").fetchall()
             self._transaction(self._finish, gathered, up_to_inclusive)
         return up_to_inclusive
+
+    def _shorten_log(self) -> None:
+        """Gives back what the WAL took while a reader was in the way, unless one still is."""
+        if log_file_bytes(self._path) <= LOG_BYTES:
+            return
+        with translated(self._file):
+            self._connection.set_busy_timeout(0)
+            try:
+                checkpoint(self._connection, "TRUNCATE")
+            finally:
+                self._connection.set_busy_timeout(int(BUSY_SECONDS * 1_000))
 
     def close(self) -> None:
         """Empties the tables' WAL and closes the files."""
@@ -231,7 +251,7 @@ class Materialiser:
 
     def _trim(self, key: ConversationKey, up_to_inclusive: Seq) -> None:
         number = signed(key)
-        first = self._connection.execute(statement("first_message"), (number,)).fetchone()[0]
+        ((first,),) = self._connection.execute(statement("first_message"), (number,)).fetchall()
         while first is not None and first <= up_to_inclusive:
             first += _TRIMMED_AT_ONCE
             most = min(first - 1, up_to_inclusive)
@@ -244,7 +264,7 @@ class Materialiser:
         """
         step = 2 * gathered.weight + _SWEPT_LEAST
         end = self._connection.execute(statement("idempotency_step"), (*self._swept, step))
-        to = end.fetchone()
+        (to,) = end.fetchall() or (None,)
         oldest_ms = gathered.time_ms - self._idempotency_ms
         self._many("idempotency_sweep", [(*self._swept, *(to or _LAST_IDENTITY), oldest_ms)])
         self._swept = to or _FIRST_IDENTITY
@@ -297,9 +317,8 @@ def _member_columns(number: int, row: MemberRow) -> Row:
 def _message_columns(number: int, change: _Change, trimmed_up_to: Seq) -> list[Row]:
     return [
         (
-            number, e.seq, e.sender, e.client_message_id, _KIND_TEXT[e.kind], e.time_ms,
-            e.refers_to, e.countable, bytearray(e.entry_hash), bytearray(e.digest),
-            bytearray(e.sealed),
+            number, e.seq, e.sender, e.client_message_id, e.kind, e.time_ms,
+            e.refers_to, e.countable, e.entry_hash, e.digest, e.sealed,
         )
         for e in change.entries
         if e.seq > trimmed_up_to

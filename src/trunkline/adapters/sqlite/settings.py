@@ -38,7 +38,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 50_000
     journal_wal_bytes: Annotated[
         Count, Meta(description="Size of the journal's write-ahead log that is checkpointed.")
-    ] = 16 << 20
+    ] = 8 << 20
     transaction_entries: Annotated[
         Count, Meta(description="Entries that the materialiser writes in one transaction.")
     ] = 2_000

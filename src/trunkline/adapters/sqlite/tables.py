@@ -89,7 +89,7 @@ class Tables:
         connection = connect(path)
         try:
             with translated(path.name):
-                connection.executescript(schema("tables"))
+                connection.execute(schema("tables"))
         finally:
             connection.close()
         return cls(path, cache_bytes)

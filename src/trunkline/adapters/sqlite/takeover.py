@@ -46,7 +46,7 @@ def _materialise(directory: DataDirectory, settings: Settings) -> None:
         watermark, _ = tables.watermark()
     finally:
         tables.close()
-    journal = Journal(directory.journal)
+    journal = Journal(directory.journal, settings.journal_wal_bytes)
     try:
         last = journal.check(watermark)
         materialiser = open_materialiser(directory.path, settings)

@@ -7,8 +7,10 @@ from concurrent.futures import Executor
 from typing import Final
 
 from trunkline.adapters.sqlite.commits import Commits
+from trunkline.adapters.sqlite.database import log_file_bytes
+from trunkline.adapters.sqlite.directory import DataDirectory
 from trunkline.adapters.sqlite.hot import SqliteHotStore
-from trunkline.adapters.sqlite.journal import Journal
+from trunkline.adapters.sqlite.materialise import LOG_BYTES
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.state import State
 from trunkline.adapters.sqlite.supervise import Slicer
@@ -16,6 +18,8 @@ from trunkline.errors import TrunklineError
 from trunkline.ports.clock import Clock
 
 _LOOK_SECONDS: Final = 0.05
+_READER_SECONDS: Final = 1.0
+"""So long after a reader was in the way of the log it is tried again."""
 _BACK_OFF_SECONDS: Final = (0.1, 5.0)
 
 log = logging.getLogger(__name__)
@@ -30,21 +34,19 @@ class Upkeep:
         commits: Commits,
         hot: SqliteHotStore,
         slicer: Slicer,
-        journals: tuple[Journal, Journal],
-        threads: tuple[Executor, Executor],
+        directory: DataDirectory,
+        thread: Executor,
         settings: Settings,
         clock: Clock,
         random: Callable[[], float],
     ) -> None:
-        """`journals`: the committing one, and one of this task's own. `threads`: for slices,
-        for checkpoints. `random`: 0 to 1, for jitter.
-        """
+        """`thread`: for slices. `random`: 0 to 1, for jitter."""
         self._state = state
         self._commits = commits
         self._hot = hot
         self._slicer = slicer
-        self._committing, self._journal = journals
-        self._slices, self._checkpoints = threads
+        self._directory = directory
+        self._thread = thread
         self._settings = settings
         self._clock = clock
         self._random = random
@@ -89,7 +91,7 @@ class Upkeep:
             state.entries >= min(settings.slice_entries, settings.pending_entries)
             or state.bytes >= settings.slice_bytes
             or self._clock.now_ms() - oldest_ms >= settings.slice_age_seconds * 1000
-            or self._clock.monotonic() - self._commits.last_commit >= settings.idle_seconds
+            or self._quiet()
         )
 
     async def _slice_if_due(self) -> None:
@@ -102,7 +104,7 @@ class Upkeep:
         async with self._slicing:
             loop = asyncio.get_running_loop()
             watermark = await loop.run_in_executor(
-                self._slices, self._slicer.slice, up_to_inclusive
+                self._thread, self._slicer.slice, up_to_inclusive
             )
             for _ in self._state.free(watermark):
                 self._hot.freed()
@@ -110,9 +112,12 @@ class Upkeep:
 
     async def _drop_if_quiet(self) -> None:
         """Drops journal rows that the tables hold; under load the commits do so themselves."""
-        quiet = self._clock.monotonic() - self._commits.last_commit
-        if quiet >= self._settings.idle_seconds:
+        if self._quiet():
             await self.drop_materialised()
+
+    def _quiet(self) -> bool:
+        since = self._clock.monotonic() - self._commits.last_commit
+        return since >= self._settings.idle_seconds
 
     async def drop_materialised(self) -> None:
         """Drops all journal rows that the tables hold, in small transactions."""
@@ -121,13 +126,21 @@ class Upkeep:
             more = await self._commits.drop_some()
 
     async def _checkpoint_if_due(self) -> None:
-        """Copies most of the WAL while commits go on, the rest between two of them."""
-        if self._commits.since_checkpoint_bytes < self._settings.journal_wal_bytes:
-            return
-        loop = asyncio.get_running_loop()
-        for _ in range(2):
-            await loop.run_in_executor(self._checkpoints, self._journal.checkpoint)
-        await self._commits.checkpoint()
+        """Lets the journal's WAL start over before it is long.
+
+        A reader from outside may be in the way: then it grows until that one is gone. The next
+        commit cuts it; while there is none, what both logs took is given back here.
+        """
+        bound = self._settings.journal_wal_bytes
+        if self._commits.log_bytes >= bound:
+            if not await self._commits.checkpoint():
+                await self._pause(_READER_SECONDS)
+        elif self._quiet() and log_file_bytes(self._directory.journal) > 2 * bound:
+            if not await self._commits.empty_log():
+                await self._pause(_READER_SECONDS)
+        elif self._quiet() and log_file_bytes(self._directory.tables) > LOG_BYTES:
+            await self._slice(self._state.watermark)
+            await self._pause(_READER_SECONDS)
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Runs work that may fail as the disk may; it is tried again after a growing pause."""
