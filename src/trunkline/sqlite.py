@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
-from errno import ENOSPC
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -104,7 +104,7 @@ def fault_of(error: Exception) -> Fault:
     """What an error means. `BUSY`: nothing was changed. Text that is no UTF-8 is damage."""
     if isinstance(error, UnicodeDecodeError):
         return Fault.DAMAGED
-    if isinstance(error, OSError) and error.errno == ENOSPC:
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
         return Fault.FULL
     if isinstance(error, Error):
         return _FAULTS.get(getattr(error, "result", 0) & _PRIMARY, Fault.OTHER)

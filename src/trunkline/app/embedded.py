@@ -48,6 +48,7 @@ async def serve(config: Config, *, on_listening: Callable[[Listening], None]) ->
             identity=opened.identity,
             readings=[*cached.readings(), *opened.readings()],
             head_changes=opened.hot.head_changes,
+            health=opened.health(),
         )
         await run_server(
             config, stores, archives=True,

@@ -21,7 +21,6 @@ from trunkline.adapters.sqlite.materialise import LOG_BYTES
 from trunkline.adapters.sqlite.wal import check_wal
 from trunkline.errors import (
     DataDamaged,
-    OutcomeUnknown,
     StorageFull,
     StorageUnavailable,
 )
@@ -78,22 +77,6 @@ async def test_a_full_disk_refuses_changes_nothing_and_recovers_by_itself(
         assert seq_of((await writer.append(stores.hot, big))[0]) == 2
     async with opened() as stores:
         await check_view(writer, stores.hot, "ann", "g")
-
-
-async def test_after_an_unknown_outcome_nothing_is_accepted_until_it_is_settled(
-    opened: Callable[..., EmbeddedStores], writer: Writer
-) -> None:
-    """I2, I3: the next seq would depend on what is not known."""
-    async with opened() as stores:
-        await writer.append(stores.hot, writer.create("g", "ann", "c"))
-        stores._journal.close()  # every further write fails in a way that tells nothing
-        with pytest.raises(OutcomeUnknown):
-            await send(writer, stores, "m")
-        with pytest.raises(StorageUnavailable):
-            await send(writer, stores, "n")
-        assert (await view(stores.hot, "ann", "g"))[0].head == 1
-    async with opened() as stores:
-        assert await send(writer, stores, "m") == 2
 
 
 async def test_no_body_and_no_name_stands_in_any_file_in_plaintext(

@@ -211,8 +211,8 @@ def _asked() -> dict[str, set[str]]:
 
 def test_every_question_to_the_tables_goes_through_the_overlay_and_is_tried_above() -> None:
     asked = _asked()
-    # The cold file is another one; upkeep moves slices and copies the log.
-    assert asked.pop("run_in_executor") == {"overlay", "cold", "upkeep"}
+    # The cold file is another one; upkeep moves slices, commits look after the journal.
+    assert asked.pop("run_in_executor") == {"overlay", "cold", "upkeep", "commits"}
     assert set(asked) == set(READERS)
     holders = {
         path.stem

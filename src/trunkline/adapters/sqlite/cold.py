@@ -20,7 +20,7 @@ from trunkline.core.rows import (
     digest_bytes,
     member_of,
 )
-from trunkline.errors import DataDamaged, StorageFull, StorageUnavailable, TierUnavailable
+from trunkline.errors import DataDamaged, StorageUnavailable, TierUnavailable, TrunklineError
 from trunkline.model import ColdMetadata, ConversationKey, Segment, Seq
 
 T = TypeVar("T")
@@ -117,11 +117,15 @@ class ColdFile:
 
 
 class SqliteColdStore:
-    """A `ports.cold.ColdStore`, on a thread of its own."""
+    """A `ports.cold.ColdStore`, on a thread of its own.
+
+    `failure` is the code of the error that the last question ended with, or nothing.
+    """
 
     def __init__(self, file: ColdFile, thread: ThreadPoolExecutor) -> None:
         self._file = file
         self._thread = thread
+        self.failure = ""
 
     async def put(self, segments: Sequence[Segment], metadata: Sequence[ColdMetadata]) -> None:
         """Stores segments and metadata; on disk when it returns."""
@@ -152,11 +156,15 @@ class SqliteColdStore:
     async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._thread, question, *arguments)
-        except (StorageFull, TierUnavailable):
-            raise
+            answer = await loop.run_in_executor(self._thread, question, *arguments)
         except StorageUnavailable as error:
+            self.failure = TierUnavailable.code
             raise TierUnavailable(error.detail) from error
+        except TrunklineError as error:
+            self.failure = error.code
+            raise
+        self.failure = ""
+        return answer
 
 
 def unpack_metadata(body: bytes, file: str) -> ColdMetadata:

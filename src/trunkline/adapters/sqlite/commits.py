@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from typing import Final
 
+import msgspec
+
 from trunkline import sqlite
 from trunkline.adapters.sqlite.database import translate
 from trunkline.adapters.sqlite.journal import Journal
@@ -13,11 +15,11 @@ from trunkline.adapters.sqlite.state import State
 from trunkline.errors import (
     OutcomeUnknown,
     ShuttingDown,
-    StorageFull,
     StorageUnavailable,
     TrunklineError,
 )
 from trunkline.ports.clock import Clock
+from trunkline.sqlite import Fault
 
 _DROPPED_AT_ONCE: Final = 16
 """Journal rows that a commit drops: more than one, so that they go faster than they come."""
@@ -25,11 +27,23 @@ _DROPPED_AT_ONCE: Final = 16
 Answer = asyncio.Future[None]
 
 
+class _Unsettled(msgspec.Struct, frozen=True):
+    """A commit as it was submitted."""
+
+    journal_id: int
+    commit: Commit
+    floor: int
+
+
 class Commits:
     """Who wants to commit takes the turn, decides, and then submits or gives the turn back.
 
     A caller that is cancelled while its commit is under way leaves the turn with the commit:
     it ends when the outcome is known and the state has it.
+
+    Attributes:
+        failure: the code of the error that the last commit ended with, or nothing.
+        last_commit: when it was made, on the monotonic clock.
     """
 
     def __init__(self, journal: Journal, writer: Executor, state: State, clock: Clock) -> None:
@@ -40,16 +54,18 @@ class Commits:
         self._clock = clock
         self._turn = asyncio.Lock()
         self._refusal: TrunklineError | None = None
+        self._unsettled: _Unsettled | None = None
         self._floor = journal.first() - 1
         self.last_commit = clock.monotonic()
+        self.failure = ""
 
     @property
-    def usable(self) -> bool:
+    def settled(self) -> bool:
         """Whether every outcome so far is known."""
-        return not isinstance(self._refusal, StorageUnavailable)
+        return self._unsettled is None
 
     async def take_turn(self) -> None:
-        """Waits until no other commit is under way; raises if none is possible any more."""
+        """Waits until no other commit is under way; raises if none is possible now."""
         await self._turn.acquire()
         if self._refusal is not None:
             self._turn.release()
@@ -69,8 +85,8 @@ class Commits:
     def submit(self, commit_records: Sequence[Record], version: int, answers: list[Answer]) -> None:
         """Commits as one journal row and ends the turn when it is settled.
 
-        `answers` get the outcome. `StorageFull`: nothing was stored. `OutcomeUnknown`:
-        nothing more is accepted until the store is opened again.
+        `answers` get the outcome. `StorageFull`, `StorageUnavailable`: nothing was stored.
+        `OutcomeUnknown`: nothing more is accepted until `settle` has found out.
         """
         loop = asyncio.get_running_loop()
         commit = Commit(self._clock.now_ms(), version, tuple(commit_records))
@@ -99,19 +115,68 @@ class Commits:
     ) -> BaseException | None:
         error = done.exception()
         if error is None:
-            self._floor = floor
-            self._state.apply(journal_id, commit, done.result())
-            self.last_commit = self._clock.monotonic()
+            self._committed(_Unsettled(journal_id, commit, floor), done.result())
             return None
         if not isinstance(error, sqlite.Error | OSError):
             return error  # it never came to writing
         reason = translate(error, "journal.db")
-        if isinstance(reason, StorageFull):
-            return reason
-        self._refusal = StorageUnavailable(
-            f"The outcome of a commit is unknown ({error}): the store must be opened again."
-        )
-        return OutcomeUnknown()
+        if sqlite.fault_of(error) not in (Fault.FULL, Fault.BUSY):
+            self._unsettled = _Unsettled(journal_id, commit, floor)
+            self._refusal = StorageUnavailable(
+                f"It is being found out what a commit left whose outcome is unknown ({error})."
+            )
+            reason = OutcomeUnknown()
+        self.failure = reason.code
+        return reason
+
+    def _committed(self, done: "_Unsettled", body_bytes: int) -> None:
+        self._floor = done.floor
+        self._state.apply(done.journal_id, done.commit, body_bytes)
+        self.last_commit = self._clock.monotonic()
+        self.failure = ""
+
+    async def settle(self) -> None:
+        """Opens the journal anew after an unknown outcome, takes over what was committed after
+        all, and lets commits in again. Raises what keeps it from that: then it is tried again.
+        """
+        await self._turn.acquire()
+        unsettled = self._unsettled
+        if unsettled is None:
+            self._turn.release()
+            return
+        loop = asyncio.get_running_loop()
+        answer: Answer = loop.create_future()
+        done = self._writer.submit(self._journal.settle, unsettled.journal_id)
+
+        def take_over() -> None:
+            error = done.exception()
+            if error is None:
+                body_bytes = done.result()
+                if body_bytes is not None:
+                    self._committed(unsettled, body_bytes)
+                self._unsettled = self._refusal = None
+                self.failure = ""
+            self._turn.release()
+            if error is not None and not answer.done():
+                answer.set_exception(error)
+            elif not answer.done():
+                answer.set_result(None)
+
+        done.add_done_callback(lambda _: loop.call_soon_threadsafe(take_over))
+        await asyncio.shield(answer)
+
+    async def probe(self) -> None:
+        """Commits nothing, as a commit would be: raises what one would fail with now."""
+        await self.take_turn()
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._writer, self._journal.reserve)
+        except BaseException:
+            self.give_turn_back()
+            raise
+        answer: Answer = loop.create_future()
+        self.submit((), self._state.version, [answer])
+        await asyncio.shield(answer)
 
     async def drop_some(self) -> bool:
         """Drops some journal rows that the tables hold; whether there were any."""

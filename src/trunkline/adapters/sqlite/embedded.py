@@ -31,6 +31,7 @@ from trunkline.adapters.sqlite.upkeep import Upkeep
 from trunkline.adapters.sqlite.witness import FILE, Reached, Witness
 from trunkline.errors import TrunklineError
 from trunkline.ports.clock import Clock
+from trunkline.ports.readiness import TierHealth
 from trunkline.ports.readings import Reading
 
 log = logging.getLogger(__name__)
@@ -112,10 +113,17 @@ class EmbeddedStores:
             ),
         ]
 
+    def health(self) -> list[TierHealth]:
+        """Whether commits, slices and the cold file do their work."""
+        return [
+            TierHealth("journal", True, lambda: self._commits.failure or self.hot.failure),
+            TierHealth("tables", False, lambda: self._upkeep.failure),
+            TierHealth("cold", False, lambda: self.cold.failure),
+        ]
+
     async def _finish(self) -> None:
-        if not self._commits.usable:
-            return  # what the journal holds is settled when it is opened again
         try:
+            await self._commits.settle()
             await self._commits.stop()
             await self._upkeep.materialise()
             await self._upkeep.drop_materialised()

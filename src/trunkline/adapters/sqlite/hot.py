@@ -46,7 +46,10 @@ class _Moves:
 
 
 class SqliteHotStore:
-    """A `ports.hot.HotStore` and `ports.heads.Heads`. Its methods run on one event loop."""
+    """A `ports.hot.HotStore` and `ports.heads.Heads`. Its methods run on one event loop.
+
+    `failure` is a code while appends are refused since nothing moves into the tables.
+    """
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class SqliteHotStore:
         self._settings = settings
         self._waiting: list[_Moves] = []
         self._room = asyncio.Event()
+        self.failure = ""
 
     @property
     def head_changes(self) -> HeadChanges:
@@ -259,12 +263,14 @@ class SqliteHotStore:
                     self._room.clear()
                     await self._room.wait()
         except TimeoutError:
+            self.failure = StorageUnavailable.code
             raise StorageUnavailable(
                 "Writing into the tables does not keep up.", retry_after_seconds=1.0
             ) from None
 
     def freed(self) -> None:
         """Says that pending entries were freed."""
+        self.failure = ""
         self._room.set()
 
     # --- reading ------------------------------------------------------------------------

@@ -1,16 +1,19 @@
 """The journal file: one row a commit, one sync; rows go once the tables hold them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final, Self
 
 from trunkline import sqlite
 from trunkline.adapters.sqlite.database import PAGE_BYTES, checkpoint, connect, translated
 from trunkline.adapters.sqlite.records import Commit, pack, unpack
 from trunkline.adapters.sqlite.sql import schema, statement
-from trunkline.errors import DataDamaged
+from trunkline.errors import DataDamaged, StorageUnavailable
 
 _FRAME_BYTES: Final = PAGE_BYTES + 24
+_ROOM_BYTES: Final = 1 << 20
 _COMMIT_BUSY_SECONDS: Final = 0.5
 """Nobody else writes here: who holds a lock all the same is waited for briefly, by all senders."""
 
@@ -23,8 +26,8 @@ class Journal:
 
     def __init__(self, path: Path, log_bytes: int) -> None:
         """Opens the file; one that does not exist is made. `log_bytes`: what its log shrinks to."""
+        self._body_bytes = 0
         self._open(path, owner=True, log_bytes=log_bytes)
-        self._connection.set_wal_hook(self._count_pages)
         try:
             with translated(self._file):
                 self._connection.execute(schema("journal"))
@@ -40,12 +43,15 @@ class Journal:
         return journal
 
     def _open(self, path: Path, *, owner: bool, log_bytes: int = -1) -> None:
+        self._path = path
         self._file = path.name
+        self._log_bound = log_bytes
         self._insert = statement("journal_insert")
         self._pages = 0
         self._connection = connect(
             path, owner=owner, log_bytes=log_bytes, busy_seconds=_COMMIT_BUSY_SECONDS
         )
+        self._connection.set_wal_hook(self._count_pages)
 
     def _count_pages(self, _: sqlite.Connection, __: str, pages: int) -> int:
         self._pages = pages
@@ -62,10 +68,34 @@ class Journal:
         Raises what SQLite raises: the caller decides what the outcome means.
         """
         body = pack(journal_id, commit)
+        self._body_bytes = len(body)
         self._connection.execute(
             self._insert, (journal_id, commit.weight(), commit.time_ms, floor, body)
         )
         return len(body)
+
+    def settle(self, journal_id: int) -> int | None:
+        """After a commit of unknown outcome: its body's bytes if it is there, and durable.
+
+        The file is opened anew and all of its log copied into it: pages whose sync failed may
+        never reach the disk from where they are, and frames that no index names would come back
+        after a crash. Raises `StorageUnavailable`, `StorageFull` while that is not possible.
+        """
+        with translated(self._file):
+            self._connection.close()
+        self._open(self._path, owner=True, log_bytes=self._log_bound)
+        if not self.empty_log():
+            raise StorageUnavailable(f"Somebody reads {self._file}, so that it cannot be settled.")
+        with translated(self._file):
+            rows = self._connection.execute(
+                statement("journal_after"), (journal_id - 1, journal_id)
+            ).fetchall()
+        return len(rows[0][3]) if rows else None
+
+    def reserve(self) -> None:
+        """Raises `StorageFull` if the disk has no room for a commit like the last, or 1 MiB."""
+        with translated(self._file), TemporaryFile(dir=self._path.parent) as file:
+            os.posix_fallocate(file.fileno(), 0, max(_ROOM_BYTES, 2 * self._body_bytes))
 
     def check(self, watermark: int) -> int:
         """The id of the last commit; raises `DataDamaged` if commits are missing.

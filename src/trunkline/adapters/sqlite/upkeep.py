@@ -20,13 +20,17 @@ from trunkline.ports.clock import Clock
 _LOOK_SECONDS: Final = 0.05
 _READER_SECONDS: Final = 1.0
 """So long after a reader was in the way of the log it is tried again."""
+_MEND_SECONDS: Final = 0.25
 _BACK_OFF_SECONDS: Final = (0.1, 5.0)
 
 log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Runs beside the store, as one task, until it is told to stop."""
+    """Runs beside the store, as one task, until it is told to stop.
+
+    `failure` is the code of the error that the last slice ended with, or nothing.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,8 @@ class Upkeep:
         self._random = random
         self._stopping = asyncio.Event()
         self._failures = 0
+        self._mending = ""
+        self.failure = ""
         self._slicing = asyncio.Lock()
 
     def stop(self) -> None:
@@ -63,6 +69,7 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(self._slice_if_due))
             group.create_task(self._repeat(self._checkpoint_if_due))
+            group.create_task(self._repeat(self._mend_if_failing))
 
     async def materialise(self) -> None:
         """Moves everything committed so far into the tables."""
@@ -103,9 +110,14 @@ class Upkeep:
     async def _slice(self, up_to_inclusive: int) -> None:
         async with self._slicing:
             loop = asyncio.get_running_loop()
-            watermark = await loop.run_in_executor(
-                self._thread, self._slicer.slice, up_to_inclusive
-            )
+            try:
+                watermark = await loop.run_in_executor(
+                    self._thread, self._slicer.slice, up_to_inclusive
+                )
+            except TrunklineError as error:
+                self.failure = error.code
+                raise
+            self.failure = ""
             for _ in self._state.free(watermark):
                 self._hot.freed()
                 await asyncio.sleep(0)
@@ -141,6 +153,22 @@ class Upkeep:
         elif self._quiet() and log_file_bytes(self._directory.tables) > LOG_BYTES:
             await self._slice(self._state.watermark)
             await self._pause(_READER_SECONDS)
+
+    async def _mend_if_failing(self) -> None:
+        """Settles an unknown outcome, and tries what failed: nobody else may while it fails."""
+        commits = self._commits
+        if not commits.failure:
+            return
+        try:
+            await (commits.probe() if commits.settled else commits.settle())
+        except TrunklineError as error:
+            if self._mending != error.code:
+                self._mending = error.code
+                log.error("no commit is possible: %s: %s", error.code, error)
+            await self._pause(_MEND_SECONDS * (0.5 + self._random()))
+        else:
+            self._mending = ""
+            log.warning("commits are possible again")
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Runs work that may fail as the disk may; it is tried again after a growing pause."""
