@@ -356,9 +356,14 @@ async def test_client_message_ids_are_forgotten_after_their_time_and_not_before(
         await writer.append(stores.hot, writer.create("g", "ann", "c"))
         assert await send(writer, stores, "m") == 2
         await stores.materialise()
-        stores._clock.advance(6.9 * day)
-        await writer.append(stores.hot, *(writer.create(n, "ann", "c") for n in ("h", "i")))
-        await stores.materialise()
+        for number, name in enumerate("hi"):
+            stores._clock.advance(0.45 * day)  # twice, and then six more days
+            await writer.append(stores.hot, writer.create(name, "ann", "c"))
+            await stores.materialise()
+            for step in range(3):
+                stores._clock.advance(day)
+                await writer.append(stores.hot, writer.message(name, "ann", f"{number}{step}"))
+                await stores.materialise()
         again = await writer.append(stores.hot, writer.message("g", "ann", "m"))
         assert known_seq_of(again[0]) == 2
         stores._clock.advance(0.2 * day)

@@ -58,10 +58,10 @@ def wait_until_gone(process_id: int) -> None:
 
 def test_slices_are_moved_by_a_process_that_ends_when_asked(directory: DataDirectory) -> None:
     child = InProcess(directory, Settings())
-    assert child.slice(2) == 2
+    assert child.slice(2, 0) == 2
     process_id = child.process_id
     assert process_id is not None
-    assert child.slice(COMMITS) == COMMITS
+    assert child.slice(COMMITS, 0) == COMMITS
     assert child.process_id == process_id
     child.close()
     assert is_gone(process_id)
@@ -69,13 +69,13 @@ def test_slices_are_moved_by_a_process_that_ends_when_asked(directory: DataDirec
 
 def test_a_process_that_was_killed_is_replaced_at_the_next_slice(directory: DataDirectory) -> None:
     child = InProcess(directory, Settings())
-    assert child.slice(1) == 1
+    assert child.slice(1, 0) == 1
     first = child.process_id
     assert first is not None
     os.kill(first, signal.SIGKILL)
     with pytest.raises(StorageUnavailable):
-        child.slice(2)
-    assert child.slice(3) == 3
+        child.slice(2, 0)
+    assert child.slice(3, 0) == 3
     assert child.process_id != first
     child.close()
 
@@ -83,8 +83,8 @@ def test_a_process_that_was_killed_is_replaced_at_the_next_slice(directory: Data
 def test_its_errors_come_back_as_what_they_are(directory: DataDirectory) -> None:
     child = InProcess(directory, Settings())
     with pytest.raises(DataDamaged, match=r"journal\.db"):
-        child.slice(COMMITS + 1)
-    assert child.slice(COMMITS) == COMMITS
+        child.slice(COMMITS + 1, 0)
+    assert child.slice(COMMITS, 0) == COMMITS
     child.close()
 
 
@@ -108,7 +108,7 @@ from trunkline.adapters.sqlite.directory import DataDirectory
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.supervise import InProcess
 child = InProcess(DataDirectory.open(Path(sys.argv[1])), Settings())
-child.slice(1)
+child.slice(1, 0)
 print(child.process_id, flush=True)
 sys.stdin.read()
 """
@@ -138,8 +138,8 @@ def test_a_process_that_cannot_be_started_is_a_failure_that_is_tried_again(
     resource.setrlimit(resource.RLIMIT_NOFILE, (directory.lock_fd + 1, hard))
     try:
         with pytest.raises(StorageUnavailable, match="could not be started"):
-            child.slice(2)
+            child.slice(2, 0)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert child.slice(2) == 2
+    assert child.slice(2, 0) == 2
     child.close()

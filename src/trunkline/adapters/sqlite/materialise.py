@@ -45,11 +45,10 @@ Row = tuple[Any, ...]
 
 
 class _Change(msgspec.Struct):
-    """What a slice does to one conversation. `times`: (last seq, time) of each commit."""
+    """What a slice does to one conversation."""
 
     row: ConversationRow | None = None
     entries: list[StoredEntry] = msgspec.field(default_factory=list)
-    times: list[tuple[Seq, int]] = msgspec.field(default_factory=list)
     members: dict[UserId, MemberRow] = msgspec.field(default_factory=dict)
     archived_up_to: Seq = Seq(0)
     trimmed_up_to: Seq = Seq(0)
@@ -63,7 +62,7 @@ class _Slice:
         self.lines: dict[tuple[UserId, ConversationKey], tuple[ConversationId, int]] = {}
         self.offsets: dict[tuple[UserId, EndpointId, ConversationKey], Seq] = {}
         self.version = 0
-        self.time_ms = 0
+        self.age_ms = 0
         self.weight = 0
 
     def change(self, key: ConversationKey) -> _Change:
@@ -72,13 +71,11 @@ class _Slice:
             found = self.changes[key] = _Change()
         return found
 
-    def write(self, record: Written, time_ms: int) -> None:
+    def write(self, record: Written) -> None:
         change = self.change(record.key)
         if record.row is not None:
             change.row = record.row
-        if record.entries:
-            change.entries += record.entries
-            change.times.append((record.entries[-1].seq, time_ms))
+        change.entries += record.entries
         for member in record.members:
             change.members[member.user] = member
             self.lines[member.user, record.key] = (record.id, member.version)
@@ -111,9 +108,10 @@ class Materialiser:
             self._journal.close()
             raise
 
-    def slice(self, up_to_inclusive: int) -> int:
+    def slice(self, up_to_inclusive: int, step_ms: int) -> int:
         """Moves the commits beyond the watermark, up to this one, into the tables.
 
+        `step_ms`: how far the store's age moves on, which says what expires (`core.aging`).
         Returns the watermark. Where there is nothing to move it looks after the tables' log
         instead. May be cut off and repeated anywhere: the same values are written again. Raises
         `DataDamaged`, `StorageFull`, `StorageUnavailable`.
@@ -125,6 +123,9 @@ class Materialiser:
             self._shorten_log()
             return watermark
         gathered = self._gather(watermark, up_to_inclusive)
+        with translated(self._file):
+            ((age_ms,),) = self._connection.execute(statement("age")).fetchall()
+        gathered.age_ms = age_ms + step_ms
         with translated(self._file):
             # The last transaction's sync takes all before it along: the WAL is one file. Until
             # then the journal has everything, so syncing each would only hold up commits.
@@ -163,12 +164,11 @@ class Materialiser:
         gathered = _Slice()
         for _, commit, _ in self._journal.after(watermark, up_to_inclusive):
             gathered.version = max(gathered.version, commit.version)
-            gathered.time_ms = max(gathered.time_ms, commit.time_ms)
             gathered.weight += commit.weight()
             for record in commit.records:
                 match record:
                     case Written():
-                        gathered.write(record, commit.time_ms)
+                        gathered.write(record)
                     case OffsetSet(user=user, endpoint=endpoint, key=key, seq=seq):
                         identity = (user, endpoint, key)
                         old = gathered.offsets.get(identity, seq)
@@ -233,7 +233,11 @@ class Materialiser:
             ]
             trimmed_up_to = max(change.trimmed_up_to, trimmed.get(number, NO_SEQ))
             messages += _message_columns(number, change, trimmed_up_to)
-            identities += _identity_columns(number, change)
+            identities += [
+                (number, entry.sender, entry.client_message_id, entry.seq, gathered.age_ms)
+                for entry in change.entries
+                if entry.client_message_id
+            ]
         self._many("conversation_put", puts)
         self._many("conversation_head", heads)
         self._many("conversation_marks", marks)
@@ -265,7 +269,7 @@ class Materialiser:
         step = 2 * gathered.weight + _SWEPT_LEAST
         end = self._connection.execute(statement("idempotency_step"), (*self._swept, step))
         (to,) = end.fetchall() or (None,)
-        oldest_ms = gathered.time_ms - self._idempotency_ms
+        oldest_ms = gathered.age_ms - self._idempotency_ms
         self._many("idempotency_sweep", [(*self._swept, *(to or _LAST_IDENTITY), oldest_ms)])
         self._swept = to or _FIRST_IDENTITY
 
@@ -284,6 +288,7 @@ class Materialiser:
                 for (user, endpoint, key), seq in sorted(gathered.offsets.items())
             ],
         )
+        self._many("age_move", [(gathered.age_ms,)])
         self._many("watermark_move", [(up_to_inclusive, gathered.version)])
 
 
@@ -323,15 +328,3 @@ def _message_columns(number: int, change: _Change, trimmed_up_to: Seq) -> list[R
         for e in change.entries
         if e.seq > trimmed_up_to
     ]  # fmt: skip
-
-
-def _identity_columns(number: int, change: _Change) -> list[Row]:
-    rows: list[Row] = []
-    entries = iter(change.entries)
-    for last, time_ms in change.times:
-        for entry in entries:
-            if entry.client_message_id:
-                rows.append((number, entry.sender, entry.client_message_id, entry.seq, time_ms))
-            if entry.seq == last:
-                break
-    return rows

@@ -1,8 +1,8 @@
 """The materialiser as a child process: `python -m trunkline.adapters.sqlite.materialiser`.
 
 Arguments: the data directory, the settings as JSON, the parent's process id. Each line on
-standard input is a commit id; the answer to it is a line of JSON, an `Answer`. It ends with
-its standard input, and with its parent.
+standard input is a commit id and by how many milliseconds the store got older; the answer to it
+is a line of JSON, an `Answer`. It ends with its standard input, and with its parent.
 """
 
 import ctypes
@@ -32,7 +32,8 @@ def _end_with_parent(parent: int) -> None:
 
 def _answer(materialiser: Materialiser, line: str) -> Answer:
     try:
-        return Answer(materialiser.slice(int(line)))
+        up_to_inclusive, step_ms = map(int, line.split())
+        return Answer(materialiser.slice(up_to_inclusive, step_ms))
     except TrunklineError as error:
         return Answer(error=error.code, detail=error.detail)
 

@@ -46,7 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Count, Meta(description="Page cache of each connection to the tables.")
     ] = 64 << 20
     idempotency_days: Annotated[
-        int, Meta(ge=7, description="Days that a client message id is remembered (I6).")
+        int, Meta(ge=7, description="Days of running that a client message id is remembered (I6).")
     ] = 8
     witness_seconds: Annotated[
         Seconds,

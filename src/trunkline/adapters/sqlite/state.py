@@ -142,10 +142,6 @@ class State:
                 return journal_id
         return self.last_id
 
-    def oldest_ms(self) -> int | None:
-        """When the oldest pending commit was made."""
-        return self._commits[0][1].time_ms if self._commits else None
-
     # --- the cache ----------------------------------------------------------------------
 
     def keep(self, conversation: Conversation) -> Slot:

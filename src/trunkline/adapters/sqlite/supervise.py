@@ -21,8 +21,10 @@ _END_SECONDS: Final = 30.0
 class Slicer(Protocol):
     """Moves slices into the tables; blocking, called by one thread at a time."""
 
-    def slice(self, up_to_inclusive: int) -> int:
-        """Moves commits up to this one; returns the watermark."""
+    def slice(self, up_to_inclusive: int, step_ms: int) -> int:
+        """Moves commits up to this one, and the store's age on by `step_ms`; returns the
+        watermark.
+        """
         ...
 
     def close(self) -> None:
@@ -37,11 +39,11 @@ class InThread:
         self._open: Callable[[], Materialiser] = lambda: open_materialiser(directory.path, settings)
         self._materialiser: Materialiser | None = None
 
-    def slice(self, up_to_inclusive: int) -> int:
+    def slice(self, up_to_inclusive: int, step_ms: int) -> int:
         """Moves commits up to this one; returns the watermark."""
         if self._materialiser is None:
             self._materialiser = self._open()
-        return self._materialiser.slice(up_to_inclusive)
+        return self._materialiser.slice(up_to_inclusive, step_ms)
 
     def close(self) -> None:
         """Closes the files."""
@@ -67,7 +69,7 @@ class InProcess:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
-    def slice(self, up_to_inclusive: int) -> int:
+    def slice(self, up_to_inclusive: int, step_ms: int) -> int:
         """Moves commits up to this one; returns the watermark.
 
         Raises `StorageUnavailable` if there is no child now: it could not be started, has
@@ -77,7 +79,7 @@ class InProcess:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(b"%d\n" % up_to_inclusive)
+            process.stdin.write(b"%d %d\n" % (up_to_inclusive, step_ms))
             process.stdin.flush()
         except OSError as error:
             raise self._lost(process, f"it ended: {error}") from error

@@ -52,7 +52,7 @@ def _materialise(directory: DataDirectory, settings: Settings) -> None:
         materialiser = open_materialiser(directory.path, settings)
         try:
             while watermark < last:
-                watermark = materialiser.slice(min(last, watermark + _COMMITS_AT_ONCE))
+                watermark = materialiser.slice(min(last, watermark + _COMMITS_AT_ONCE), 0)
         finally:
             materialiser.close()
     finally:

@@ -14,6 +14,7 @@ from trunkline.adapters.sqlite.materialise import LOG_BYTES
 from trunkline.adapters.sqlite.settings import Settings
 from trunkline.adapters.sqlite.state import State
 from trunkline.adapters.sqlite.supervise import Slicer
+from trunkline.core.aging import step_ms
 from trunkline.errors import TrunklineError
 from trunkline.ports.clock import Clock
 
@@ -56,6 +57,8 @@ class Upkeep:
         self._random = random
         self._stopping = asyncio.Event()
         self._failures = 0
+        self._sliced = self._aged = clock.monotonic()
+        self._aged_ms = clock.now_ms()
         self._mending = ""
         self.failure = ""
         self._slicing = asyncio.Lock()
@@ -93,11 +96,10 @@ class Upkeep:
         state, settings = self._state, self._settings
         if state.last_id <= state.watermark:
             return False
-        oldest_ms = state.oldest_ms() or 0
         return (
             state.entries >= min(settings.slice_entries, settings.pending_entries)
             or state.bytes >= settings.slice_bytes
-            or self._clock.now_ms() - oldest_ms >= settings.slice_age_seconds * 1000
+            or self._clock.monotonic() - self._sliced >= settings.slice_age_seconds
             or self._quiet()
         )
 
@@ -110,14 +112,19 @@ class Upkeep:
     async def _slice(self, up_to_inclusive: int) -> None:
         async with self._slicing:
             loop = asyncio.get_running_loop()
+            now, now_ms = self._clock.monotonic(), self._clock.now_ms()
+            step = step_ms(int((now - self._aged) * 1_000), now_ms - self._aged_ms)
             try:
                 watermark = await loop.run_in_executor(
-                    self._thread, self._slicer.slice, up_to_inclusive
+                    self._thread, self._slicer.slice, up_to_inclusive, step
                 )
             except TrunklineError as error:
                 self.failure = error.code
                 raise
             self.failure = ""
+            self._sliced = self._clock.monotonic()
+            if watermark > self._state.watermark:  # else the step was not taken
+                self._aged, self._aged_ms = now, now_ms
             for _ in self._state.free(watermark):
                 self._hot.freed()
                 await asyncio.sleep(0)

@@ -21,6 +21,12 @@ SELECT journal_id, version FROM watermark;
 -- name: watermark_move
 UPDATE watermark SET journal_id = max(journal_id, ?), version = max(version, ?);
 
+-- name: age
+SELECT age_ms FROM age;
+
+-- name: age_move
+UPDATE age SET age_ms = max(age_ms, ?);
+
 -- name: conversation_by_id
 SELECT key, id, kind, wrapped_key, head, countable, digest, archived_up_to, trimmed_up_to,
     membership_version, member_count, sealed_name

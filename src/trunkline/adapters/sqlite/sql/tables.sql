@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS idempotency (
     sender TEXT NOT NULL COLLATE BINARY,
     client_message_id TEXT NOT NULL COLLATE BINARY,
     seq INTEGER NOT NULL,
-    time_ms INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL, -- the store's age; of 0.1.0: milliseconds since 1970
     PRIMARY KEY (key, sender, client_message_id)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS member (
@@ -72,3 +72,13 @@ CREATE TABLE IF NOT EXISTS watermark (
     version INTEGER NOT NULL
 );
 INSERT OR IGNORE INTO watermark VALUES (1, 0, 0);
+-- The store's age in milliseconds, by which ids expire: it moves on while the store is open, and
+-- no clock sets it. Over rows that bear a time instead it begins with the oldest, so that all of
+-- them stay for as long again.
+CREATE TABLE IF NOT EXISTS age (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    age_ms INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO age
+SELECT 1, (SELECT coalesce(min(time_ms), 0) FROM idempotency)
+WHERE NOT EXISTS (SELECT * FROM age);
