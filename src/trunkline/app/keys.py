@@ -1,6 +1,7 @@
 """The keyring and the token keys of a node's directory."""
 
 import secrets
+import stat
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,7 @@ from trunkline.adapters.sqlite.directory import read_format
 from trunkline.errors import ConfigInvalid, KeyringWrong
 
 SENTINEL_FILE = "sentinel"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 _log = structlog.get_logger("trunkline.app")
 
@@ -24,6 +26,8 @@ def open_node_sealer(data: Path, settings: KeyringSettings, *, create: bool) -> 
 
     Raises `KeyringMissing`, `KeyringWrong` or, if the settings name two, `ConfigInvalid`.
     """
+    if data.exists():
+        _keep_private(data)
     sealer = open_sealer_of(keyring_source(settings, data), create=create)
     if sealer.keyring.created:
         _log.warning(
@@ -31,7 +35,11 @@ def open_node_sealer(data: Path, settings: KeyringSettings, *, create: bool) -> 
             advice="Keep a copy elsewhere: without it nothing stored can be read.",
         )  # fmt: skip
     if sealer.keyring.readable_by_others:
-        _log.warning("keyring_readable_by_others", path=sealer.keyring.place)
+        place = Path(sealer.keyring.place)
+        if place.parent == data:
+            _keep_private(place)
+        else:
+            _log.warning("keyring_readable_by_others", path=sealer.keyring.place)
     return sealer
 
 
@@ -67,4 +75,25 @@ def open_token_keys(data: Path, *, create: bool) -> TokenKeys:
             f"There are no token keys at {path}: copy them from a machine that has them, or put "
             "the public key of the application's backend there."
         )
+    _keep_private(path)
     return TokenKeys.load(path)
+
+
+def _keep_private(path: Path) -> None:
+    """Takes a folder or file of a node from all but its owner; says so, or that it cannot (I12).
+
+    What signs tokens or opens bodies stands in there, and a lock on a database file is enough to
+    stop all sends.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & _OTHERS:
+        return
+    try:
+        path.chmod(mode & ~_OTHERS)
+    except OSError as error:
+        _log.warning(
+            "open_to_others", path=str(path), mode=f"{mode:o}", reason=error.strerror,
+            advice="Other users of this machine may read it: run `chmod go=` on it.",
+        )  # fmt: skip
+    else:
+        _log.warning("closed_to_others", path=str(path), mode=f"{mode:o}")

@@ -255,9 +255,7 @@ class _File:
             raise DataDirNewer(f"The local store {path} was written by a newer version.")
         tables = (files("trunkline.client") / "local_store.sql").read_text(encoding="utf-8")
         taken_over = _FROM_1 if found == 1 else ""
-        execute(
-            f"BEGIN IMMEDIATE; {tables} {taken_over} PRAGMA user_version = {_FORMAT}; COMMIT;"
-        )
+        execute(f"BEGIN IMMEDIATE; {tables} {taken_over} PRAGMA user_version = {_FORMAT}; COMMIT;")
         ((highest,),) = execute("SELECT max(number) FROM copy").fetchall()
         self._next_copy = (highest or 0) + 1
 
