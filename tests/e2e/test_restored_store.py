@@ -11,6 +11,7 @@ from typing import Any
 import pytest_asyncio
 from directory_server import DirectoryServer
 
+from trunkline.app.offline import audit_directory
 from trunkline.client import Client, MemoryStore, Message
 from trunkline.errors import EntriesLost, StoreReplaced, StoreRestored, TrunklineError
 from trunkline.model import ConversationId, Kind
@@ -142,6 +143,10 @@ async def test_an_endpoint_that_is_ahead_after_a_restore_heals_and_tells_what_wa
     async with bob.client() as client:  # told once
         await client.wait_synced()
         assert len(bob.reports) == before
+    await server.stop()
+    report = await asyncio.to_thread(audit_directory, server.data)
+    assert report.findings == ()
+    await server.start()
 
 
 async def test_two_endpoints_that_are_ahead_differently_end_equal(

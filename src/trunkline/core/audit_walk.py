@@ -60,6 +60,8 @@ class History:
 
     def take(self, seq: Seq, kind: Kind, body: str | None) -> None:
         """The next entry that is no message; `body` is None if it did not open."""
+        if kind is Kind.LOST:
+            return
         try:
             told = None if body is None else _decode_membership(body)
         except msgspec.MsgspecError:
