@@ -25,6 +25,7 @@ from trunkline.ports.sealer import Sealer
 from trunkline.services.access import Views
 from trunkline.services.append import AppendService
 from trunkline.services.metrics import Metrics
+from trunkline.services.pacing import paced
 from trunkline.services.registry import Connection
 from trunkline.wire.frames import Ahead, Changed, Confirm, Error, Synced
 
@@ -84,14 +85,14 @@ class Claims:
         """Proofs of positions that were just confirmed, in hex; none without an identity."""
         if self._identity is None:
             return {}
-        access = await self._views.known(user, frame.offsets.keys())
-        return {
-            conversation: proof_of(
-                self._sealer.cipher(access[conversation].conversation.wrapped_key), seq
-            ).hex()
-            for conversation, seq in frame.offsets.items()
-            if conversation in access and not access[conversation].conversation.shredded
-        }
+        proofs: dict[ConversationId, str] = {}
+        async for some in paced(list(frame.offsets)):
+            for conversation, seen in (await self._views.known(user, some)).items():
+                row = seen.conversation
+                if not row.shredded:
+                    cipher = self._sealer.cipher(row.wrapped_key)
+                    proofs[conversation] = proof_of(cipher, frame.offsets[conversation]).hex()
+        return proofs
 
     async def answer(self, connection: Connection, frame: Ahead) -> Synced:
         """The conversations of the claims as they are after these were taken."""
