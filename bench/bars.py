@@ -156,10 +156,10 @@ SCENARIOS: dict[str, Scenario] = {
         (Bar("newest_80_ms", "newest 80, ms"), Bar("range_1000_ms", "range of 1,000, ms")),
     ),
     "idle": Scenario(
-        "1,000 idle connections",
+        "19,500 idle connections",
         "idle",
-        (Bar("kib_per_connection", "KiB a connection"),),
-        {"n": 1000},
+        (Bar("kib_per_connection", "KiB a connection", "at most", 8), Bar("connections", "held")),
+        {"n": 19_500},
     ),
     "start": Scenario(
         "start, and recovery after kill -9 under load",
