@@ -196,6 +196,11 @@ class Overloaded(TrunklineError):
     advice = "The server is at its bound: resend after a while."
 
 
+class Replaced(TrunklineError):
+    code = "replaced"
+    advice = "This user has too many connections: the oldest makes room for the newest."
+
+
 class ShuttingDown(TrunklineError):
     code = "shutting_down"
     retryable = True

@@ -412,6 +412,19 @@ async def test_too_many_open_requests_are_refused_each_by_its_number(start_serve
     assert (await alice.ask("sync", request=99, vector={}))["t"] == "synced"
 
 
+async def test_one_user_does_not_take_every_connection(start_server: Any) -> None:
+    server = await start_server(connections=6, connections_per_user=3)
+    mallory = [await server.connect("mallory", endpoint=f"e{number}") for number in range(5)]
+    for oldest in mallory[:2]:
+        frames, close = await oldest.end()
+        assert (frames[-1]["t"], frames[-1]["code"]) == ("goodbye", "replaced")
+        assert not frames[-1]["reconnect"]
+        assert close == 4103
+    await server.connect("alice")
+    assert (await mallory[-1].ask("send", id="1", to="alice", body="here"))["seq"] == 2
+    assert server.backbone.registry.count == 4
+
+
 async def test_a_connection_past_the_servers_bound_is_told_to_come_back(start_server: Any) -> None:
     server = await start_server(connections=1)
     await server.connect("alice")

@@ -8,7 +8,7 @@ import structlog
 
 from trunkline.core.appending import AppendPlanner
 from trunkline.core.lanes import ONE_LANE, Lanes
-from trunkline.errors import Overloaded, ShuttingDown, TokenOfAnotherUser, TrunklineError
+from trunkline.errors import Overloaded, Replaced, ShuttingDown, TokenOfAnotherUser, TrunklineError
 from trunkline.model import StoreLife, UserId
 from trunkline.ports.authenticator import Authenticator, Grant
 from trunkline.ports.cached import CachedTier
@@ -47,7 +47,7 @@ from trunkline.services.settings import ServiceSettings
 from trunkline.services.sync import Syncs
 from trunkline.services.turns import Turns
 from trunkline.wire.close import Close
-from trunkline.wire.frames import PROTOCOL_VERSION, Hello, Limits, Sync, Synced, Welcome
+from trunkline.wire.frames import PROTOCOL_VERSION, Goodbye, Hello, Limits, Sync, Synced, Welcome
 
 _log = structlog.get_logger("trunkline.backbone")
 _EVICT_SECONDS = 30.0
@@ -245,10 +245,21 @@ class Backbone:
             raise TokenOfAnotherUser
         if self.registry.count >= self.settings.connections:
             raise Overloaded(retry_after_seconds=5.0)
+        of_user = list(self.registry.of_user(grant.user))
+        if len(of_user) >= self.settings.connections_per_user:
+            # The oldest: of those of a device that was cut off, the server learns last.
+            self._replace(of_user[0])
         connection = Connection(name, grant.user, hello.endpoint, outlet, push=hello.push)
         self.registry.attach(connection)
         self.metrics.connections.set(self.registry.count)
         return grant, connection
+
+    def _replace(self, connection: Connection) -> None:
+        error = Replaced()
+        self.metrics.closed.labels(Close.REPLACED.name.lower()).inc()
+        connection.write(Goodbye(error.code, error.detail, Close.REPLACED.reconnect))
+        connection.outlet.close(Close.REPLACED, error.code)
+        self.detach(connection)
 
     def detach(self, connection: Connection) -> None:
         """The connection is gone."""

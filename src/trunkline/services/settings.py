@@ -99,6 +99,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Positive,
         msgspec.Meta(description="Most open connections; further ones are told to come back."),
     ] = 20_000
+    connections_per_user: Annotated[
+        Positive,
+        msgspec.Meta(description="Most of one user; the oldest is closed for one more."),
+    ] = 32
     append_queue: Annotated[
         Positive,
         msgspec.Meta(
