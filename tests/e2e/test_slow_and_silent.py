@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
+import msgspec
 from foreign_client import PATIENCE_SECONDS, Server, Undisturbed
+from raw_socket import HANDSHAKE, hello
 from websockets.frames import Opcode
+
+from trunkline.model import UserId
 
 BODY = "x" * 10_000
 
@@ -91,6 +96,83 @@ async def test_a_slow_reader_that_never_reads_again_is_dropped(start_server: Any
             ):
                 break
         await server.without("slow")
+
+
+async def deaf(server: Server, user: str) -> socket.socket:
+    """A connection whose kernel takes little, and which reads only what the test reads."""
+    loop = asyncio.get_running_loop()
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    deaf.setblocking(False)
+    await loop.sock_connect(deaf, ("127.0.0.1", server.port))
+    await loop.sock_sendall(deaf, HANDSHAKE + hello(server.token(user)))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (connections := list(server.backbone.registry.of_user(UserId(user)))):
+            await asyncio.sleep(0.005)
+    kernel: Any = connections[0].outlet
+    kernel = kernel._transport.get_extra_info("socket")
+    kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+    return deaf
+
+
+async def test_slow_readers_are_bounded_in_sum_and_the_laziest_goes_first(
+    start_server: Any,
+) -> None:
+    server = await start_server(gateway={"outlets_bytes": 1 << 20}, send_burst=10_000)
+    async with Undisturbed(server):
+        alice = await server.connect("alice")
+        users = ["d1", "d2", "d3"]
+        await alice.ask("create", id="made", conversation="g", users=users)
+        held = [await deaf(server, user) for user in users]
+        closed = server.backbone.metrics.closed.labels("slow_reader")
+        for number in range(1_500):
+            if closed._value.get():
+                break
+            await alice.ask("send", id=str(number), conversation="g", body=BODY)
+            assert server.gateway.outgoing.total_bytes <= 1 << 20
+        assert closed._value.get()
+        assert len(server.gateway.outgoing) == 2
+        for each in held:
+            each.close()
+        for user in users:
+            await server.without(user)
+        assert server.gateway.outgoing.total_bytes == 0
+
+
+async def test_who_takes_what_waits_however_slowly_is_alive(start_server: Any) -> None:
+    server = await start_server(heartbeat_seconds=0.6)
+    alice = await server.connect("alice")
+    slow = await deaf(server, "slow")
+    (held,) = [s for s in server.gateway.sockets if s._session._connection.user == "slow"]
+    for number in range(100):
+        await alice.send("send", id=str(number), to="slow", body=BODY)
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    while loop.time() - begin < 1.8:
+        await loop.sock_recv(slow, 4_096)
+        assert held._closing is None
+        await asyncio.sleep(0.02)
+    assert held.waiting_bytes > 0
+    slow.close()
+
+
+async def test_pages_grow_on_a_link_that_takes_them(server: Server) -> None:
+    alice = await server.connect("alice")
+    for number in range(80):
+        await alice.ask("send", id=str(number), to="bob", body=BODY)
+    bob = await server.connect("bob", subprotocol="trunkline.msgpack")
+    asked: dict[str, Any] = {"ranges": [{"conversation": "single:5:alice3:bob", "after": 0}]}
+    sizes: list[int] = []
+    seqs: list[int] = []
+    while asked:
+        await bob.send("pull", request=1, **asked)
+        message = await bob.socket.recv()
+        pulled = msgspec.msgpack.decode(message)
+        seqs += [entry["seq"] for run in pulled["runs"] for entry in run["entries"]]
+        sizes.append(len(message))
+        asked = {"next": pulled["next"]} if pulled.get("next") else {}
+    assert seqs == list(range(1, 82))
+    assert sizes[0] <= 64 * 1024 + 1_000 < sizes[1]
 
 
 async def test_one_who_asks_for_much_and_reads_nothing_is_answered_no_faster_than_it_reads(

@@ -177,13 +177,13 @@ async def test_parts_of_all_clients_are_bounded_and_the_oldest_goes_first(
     server = await start_server(gateway={"inlets_bytes": MEBIBYTE})
     async with Undisturbed(server):
         slow, other = await welcomed(server, "slow"), await welcomed(server, "other")
-        sync = {"t": "sync", "request": 1, "vector": {"c" * 700_000: 1}}
+        sync = {"t": "sync", "request": 1, "next": "x" * 700_000}
         large = frame(BINARY, msgspec.msgpack.encode(sync))
         slow.writer.write(large[:-1])
         await until(lambda: server.gateway.incoming.total_bytes == len(large) - 1)
         other.writer.write(large)
         assert await slow.close_code() == Close.OVERLOADED
-        assert msgspec.msgpack.decode((await other.receive())[1])["t"] == "synced"
+        assert msgspec.msgpack.decode((await other.receive())[1])["t"] == "error"
         slow.close()
         other.close()
 

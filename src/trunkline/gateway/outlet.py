@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from trunkline.gateway import framing
+from trunkline.gateway.pace import LOOK_SECONDS, Pace
 from trunkline.gateway.surroundings import Surroundings
 from trunkline.wire.close import Close
 from trunkline.wire.encoding import Encoding
@@ -26,8 +27,8 @@ class SocketOutlet:
     """An `Outlet` for the services, on a transport of asyncio."""
 
     __slots__ = (
-        "_closing", "_dirty", "_framer", "_frames", "_gateway", "_pong", "_queued_bytes", "_room",
-        "_said_close", "_stalled", "_transport", "_written_bytes", "encoding", "slot",
+        "_closing", "_dirty", "_framer", "_frames", "_gateway", "_pace", "_pong", "_queued_bytes",
+        "_room", "_said_close", "_stalled", "_transport", "_written_bytes", "encoding", "slot",
     )  # fmt: skip
 
     encoding: Encoding
@@ -40,6 +41,7 @@ class SocketOutlet:
         self._queued_bytes = 0
         self._written_bytes = 0
         self._pong: bytes | None = None
+        self._pace: Pace | None = None
         self._dirty = False
         self._stalled = False
         self._closing: tuple[Close, str] | None = None
@@ -65,6 +67,18 @@ class SocketOutlet:
                 self._flush_soon()
             self._closing = (close, reason)
             self._gateway.look_again(self, GOODBYE_SECONDS)
+
+    def page_bytes(self, most: int) -> int:
+        """How long an answer may be, at most `most`, so that the link takes it within seconds."""
+        pace = self._pace
+        if pace is None:
+            pace = self._pace = Pace()
+        now = self._gateway.clock.monotonic()
+        written, delivered = self._written_bytes + self._queued_bytes, self.delivered_bytes
+        pace.look(now, written, delivered)
+        pace.begin(now, written, delivered)
+        self._gateway.look_again(self, LOOK_SECONDS)
+        return min(most, pace.page_bytes)
 
     async def drained(self) -> None:
         """Waits until the peer has taken most of what was written."""
@@ -152,6 +166,14 @@ class SocketOutlet:
         self._make_room()
 
     # --- within
+
+    def _look_at_pace(self, now: float) -> bool:
+        """Whether an answer is still on its way."""
+        pace = self._pace
+        if pace is None or not pace.measures:
+            return False
+        pace.look(now, self._written_bytes + self._queued_bytes, self.delivered_bytes)
+        return pace.measures
 
     def _opened(self, transport: asyncio.Transport) -> None:
         self._transport = transport

@@ -9,6 +9,7 @@ from trunkline.core.session import TokenBucket
 from trunkline.errors import FrameTooLarge, ProtocolError, RateLimited, TokenExpired, WrongOrder
 from trunkline.gateway import framing, handshake
 from trunkline.gateway.outlet import GOODBYE_SECONDS, SocketOutlet
+from trunkline.gateway.pace import LOOK_SECONDS
 from trunkline.gateway.parsing import Parser
 from trunkline.gateway.surroundings import Surroundings
 from trunkline.services.session import ClientSession
@@ -79,8 +80,12 @@ class Socket(SocketOutlet, asyncio.BufferedProtocol):
         if now_ms > session.expires_ms:
             session.say_goodbye(Close.TOKEN_EXPIRED, TokenExpired())
             return None
-        next_look = self._beat(now, settings.heartbeat_seconds)
-        return next_look and min(next_look, now + (session.expires_ms - now_ms + 1) / 1_000)
+        beat = self._beat(now, settings.heartbeat_seconds)
+        if beat is None:
+            return None
+        expires = now + (session.expires_ms - now_ms + 1) / 1_000
+        look = now + LOOK_SECONDS if self._look_at_pace(now) else beat
+        return min(beat, expires, look)
 
     def give_up_part(self) -> None:
         """Closes who has left a frame or a message unfinished for longest."""

@@ -8,6 +8,7 @@ from trunkline.gateway.backlog import Backlog
 from trunkline.gateway.framing import Framer
 from trunkline.gateway.parsing import Parsers
 from trunkline.gateway.settings import GatewaySettings
+from trunkline.ports.clock import Clock
 from trunkline.services.backbone import Backbone
 from trunkline.wire.encoding import Encoding
 
@@ -24,6 +25,7 @@ class Surroundings(Protocol):
 
     backbone: Backbone
     settings: GatewaySettings
+    clock: Clock
     now: float
     parsers: Parsers
     framers: dict[Encoding, Framer]

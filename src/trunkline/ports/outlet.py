@@ -22,6 +22,13 @@ class Outlet(Protocol):
         """Closes the connection once what is queued was written."""
         ...
 
+    def page_bytes(self, most: int) -> int:
+        """How long an answer may be, at most `most`, so that the link takes it within seconds.
+
+        The answer that is written next is what the next one is measured by.
+        """
+        ...
+
     async def drained(self) -> None:
         """Waits until the peer has taken most of what was written, or is gone."""
         ...

@@ -74,10 +74,14 @@ class Pulls:
         """
         asked = deque(await self._ranges(connection, frame))
         runs: list[Run] = []
-        room = self._page_bytes
+        room = connection.outlet.page_bytes(self._page_bytes)
+        is_slow = room < self._page_bytes
         while asked and room > 0:
             for run in await self._first_runs(asked, connection.encoding):
                 conversation, after, up_to = asked.popleft()
+                if is_slow and run.size > room:
+                    run = await self._part(conversation, run, room, connection.encoding)
+                    room = run.size
                 # A Raw stands for the list of entries that it is the encoding of.
                 runs.append(Run(conversation.id, after, run.data))  # type: ignore[arg-type]
                 room -= run.size
@@ -101,6 +105,14 @@ class Pulls:
                 for conversation, after, up_to in islice(asked, _RANGES_AT_ONCE)
             )
         )
+
+    async def _part(
+        self, conversation: Conversation, run: EncodedRun, room: int, encoding: Encoding
+    ) -> EncodedRun:
+        """As many of a run's entries as are about so long, at least one."""
+        count = (run.up_to_inclusive - run.after) * room // run.size
+        up_to = Seq(run.after + max(1, count))
+        return await self._reader.encoded(conversation, run.after, up_to, encoding)
 
     async def _ranges(self, connection: Connection, frame: Pull) -> list[_Asked]:
         """What is asked for and not empty."""

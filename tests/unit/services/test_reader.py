@@ -74,10 +74,14 @@ class Counted:
 
 
 class ASocket:
-    """An outlet of which only the encoding is asked."""
+    """An outlet of which only the encoding is asked, and how long an answer may be."""
 
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
+
+    def page_bytes(self, most: int) -> int:
+        """All of it."""
+        return most
 
 
 class Tiers:

@@ -31,6 +31,10 @@ class NoSocket:
     def close(self, close: Close, reason: str) -> None:
         """Nobody is there."""
 
+    def page_bytes(self, most: int) -> int:
+        """All of it: every link is fast."""
+        return most
+
     async def drained(self) -> None:
         """Always."""
 

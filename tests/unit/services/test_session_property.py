@@ -152,6 +152,10 @@ class RecordingOutlet:
         assert reason in BY_CODE
         self.closed_with = self.closed_with or close
 
+    def page_bytes(self, most: int) -> int:
+        """All of it: every link is fast."""
+        return most
+
     async def drained(self) -> None:
         """A socket that takes everything."""
 

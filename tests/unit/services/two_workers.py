@@ -74,6 +74,10 @@ class Peer:
     def close(self, close: Close, reason: str) -> None:
         """The test looks at what came before."""
 
+    def page_bytes(self, most: int) -> int:
+        """All of it: every link is fast."""
+        return most
+
     async def drained(self) -> None:
         """A socket that takes everything."""
 
