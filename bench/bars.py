@@ -117,6 +117,17 @@ SCENARIOS: dict[str, Scenario] = {
         timed=True,
         floor=True,
     ),
+    "deaf": Scenario(
+        "group of 20 online and 100 that read nothing, 150 messages/s of 8 KB",
+        "group",
+        (
+            Bar("delivery_p99_ms", "delivery p99, ms"),
+            Bar("grown_mib", "the server's growth, MiB", "at most", 70),
+            *LOSSES,
+        ),
+        {"n": 20, "deaf": 100, "rate": 150, "body": 8_000},
+        timed=True,
+    ),
     "sync": Scenario(
         "member of 2,000 conversations",
         "sync",

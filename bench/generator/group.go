@@ -16,7 +16,8 @@ func runGroup(o *Options, result *Result) (bool, error) {
 		return false, err
 	}
 	group := o.Tag + "-group"
-	head, err := sender.Create(group, members)
+	deaf := userNames(o.Tag, "deaf", o.Deaf)
+	head, err := sender.Create(group, append(deaf, members...))
 	if err != nil {
 		return false, err
 	}
@@ -33,6 +34,11 @@ func runGroup(o *Options, result *Result) (bool, error) {
 		receivers[i].of([]byte(group)).last = head
 		receivers[i].Start(&reading, &closing)
 	}
+	silent, err := connectDeaf(o, deaf)
+	if err != nil {
+		return false, err
+	}
+	growth := watchGrowth(o.Processes)
 	ticker := newTicker(sender, group, o)
 	usage, err := ticker.run(&recording)
 	if err != nil {
@@ -46,12 +52,50 @@ func runGroup(o *Options, result *Result) (bool, error) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	closing.Store(true)
+	result.Put("grown_mib", growth()/1024)
 	sender.Close()
-	for _, session := range sessions {
+	for _, session := range append(sessions, silent...) {
 		session.Close()
 	}
 	reading.Wait()
 	return reportGroup(o, result, ticker, receivers, usage)
+}
+
+// watchGrowth looks at the memory of processes until the function that it returns is called, which
+// tells by how much it had grown at most, in KiB.
+func watchGrowth(processes Processes) func() float64 {
+	before := processes.ResidentKiB()
+	end, most := make(chan struct{}), make(chan float64)
+	go func() {
+		highest := before
+		for {
+			highest = max(highest, processes.ResidentKiB())
+			select {
+			case <-end:
+				most <- highest - before
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	}()
+	return func() float64 {
+		close(end)
+		return <-most
+	}
+}
+
+// connectDeaf connects members that are welcomed and read nothing from then on.
+func connectDeaf(o *Options, users []string) ([]*Session, error) {
+	sessions, err := connectAll(o, users, true, 1<<12)
+	if err != nil {
+		return nil, err
+	}
+	for _, session := range sessions {
+		if err := session.Deafen(); err != nil {
+			return nil, err
+		}
+	}
+	return sessions, nil
 }
 
 // longest is how long a reader may have to wait for the last message.

@@ -18,6 +18,7 @@ type Options struct {
 	Processes     Processes
 	Tag           string
 	Connections   int
+	Deaf          int
 	Window        int
 	Conversations int
 	BodyBytes     int
@@ -61,6 +62,7 @@ func parse() (string, *Options, error) {
 	flag.IntVar(&o.Conversations, "zipf", 0, "pairs: over so many conversations, Zipf-distributed")
 	flag.IntVar(&o.BodyBytes, "body", 300, "bytes of a body")
 	flag.IntVar(&o.Rate, "rate", 200, "group: messages a second")
+	flag.IntVar(&o.Deaf, "deaf", 0, "group: members besides that are welcomed and then read nothing")
 	flag.IntVar(&o.Entries, "entries", 0, "herd: entries behind (1000); hot: messages of each (600); sync, returning: conversations (2000)")
 	flag.IntVar(&o.Rounds, "rounds", 5, "sync, history: rounds of which the median is told")
 	flag.Int64Var(&o.Messages, "messages", 0, "pairs: stop after so many acks, whatever the time")

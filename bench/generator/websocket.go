@@ -224,5 +224,10 @@ func (s *Socket) Bound(wait time.Duration) {
 	s.net.SetReadDeadline(time.Now().Add(wait))
 }
 
+// Deafen lets the kernel take little of what nobody reads.
+func (s *Socket) Deafen() error {
+	return s.net.(*net.TCPConn).SetReadBuffer(4096)
+}
+
 // Close ends the connection without a closing handshake.
 func (s *Socket) Close() { s.net.Close() }
