@@ -56,11 +56,11 @@ async def create(stores: EmbeddedStores, planner: AppendPlanner, sealer, name: s
     now = SystemClock().now_ms()
     drafts = [
         Draft(
-            ConversationId(f"conversation-{number:05d}"), USERS[0],
+            (conversation := ConversationId(f"conversation-{number:05d}")), USERS[0],
             uuid7(now, random.getrandbits(74)), Kind.CREATED, now, users=tuple(USERS),
             fresh=FreshKey(
                 conversation_key(random.getrandbits(10), random.getrandbits(54)),
-                sealer.new_wrapped_key(),
+                sealer.new_wrapped_key(conversation),
             ),
         )
         for number in range(CONVERSATIONS[name])
@@ -74,7 +74,7 @@ async def measure(folder: Path, name: str, size: int, seconds: float) -> str:
     """Appends for some seconds and then drains; the line of the table."""
     rnd = random.Random(7)
     sealer = open_keyring(folder / "keyring.json", create=True)
-    planner = AppendPlanner(sealer.cipher, group_members=500)
+    planner = AppendPlanner(sealer.cipher, sealer.macs, group_members=500)
     latencies: list[float] = []
     entries = 0
     making = 0.0

@@ -83,7 +83,7 @@ async def create(stores: MysqlStores, planner: AppendPlanner, sealer) -> None:
                 users=tuple(USERS),
                 fresh=FreshKey(
                     conversation_key(shard_hash(name), random.getrandbits(54)),
-                    sealer.new_wrapped_key(),
+                    sealer.new_wrapped_key(name),
                 ),
             )
             for number in range(start, min(start + 256, max(CONVERSATIONS.values())))
@@ -217,7 +217,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[MysqlStores, AppendP
     await migrate_mysql(settings, lambda: b"sentinel")
     with tempfile.TemporaryDirectory() as folder:
         sealer = open_keyring(Path(folder) / "keyring.json", create=True)
-        planner = AppendPlanner(sealer.cipher, group_members=500)
+        planner = AppendPlanner(sealer.cipher, sealer.macs, group_members=500)
         async with open_mysql(settings, SystemClock()) as stores:
             await create(stores, planner, sealer)
             yield stores, planner

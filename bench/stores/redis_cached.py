@@ -147,7 +147,7 @@ class Batches:
 
     def __init__(self, folder: Path, conversations: int, body_bytes: int) -> None:
         sealer = open_keyring(folder / "keyring.json", create=True)
-        self._decide = AppendPlanner(sealer.cipher, group_members=500).decide
+        self._decide = AppendPlanner(sealer.cipher, sealer.macs, group_members=500).decide
         self._hot = MemoryHotStore(SystemClock())
         self._random = random.Random(7)
         self._ids = [ConversationId(f"conversation-{n}") for n in range(conversations)]
@@ -156,9 +156,9 @@ class Batches:
         self._fresh = [
             FreshKey(
                 conversation_key(self._random.getrandbits(10), self._random.getrandbits(54)),
-                sealer.new_wrapped_key(),
+                sealer.new_wrapped_key(conversation),
             )
-            for _ in self._ids
+            for conversation in self._ids
         ]
         self.sealed_bytes = 0
 

@@ -116,7 +116,8 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     The view is visible_from..head, or ..left_at once gone (`left_at` 0: still there).
     `digest_before` and `countable_before` are the running values at visible_from − 1,
     `left_digest` and `left_countable` those at left_at, so that digest and unread of a
-    view are exact without reading entries.
+    view are exact without reading entries. `mac` authenticates all but the marker
+    (`core.member_macs`).
     """
 
     user: UserId
@@ -128,12 +129,14 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     left_countable: int = 0
     marker: Seq = NO_SEQ
     marker_countable: int = 0
+    mac: bytes = b""
 
     def marked(self, seq: Seq, countable: int) -> "Member":
         """The same with the read marker at `seq`, where the running count is `countable`."""
         return Member(
             self.user, self.visible_from, self.digest_before, self.countable_before,
             self.left_at, self.left_digest, self.left_countable, seq, countable,
+            self.mac,
         )  # fmt: skip
 
 

@@ -34,7 +34,9 @@ def sealers() -> tuple[KeyringSealer, KeyringSealer]:
     """One that wraps with KEK 1, and one that has it too and wraps with KEK 2."""
     before = Keyring("before", 1, {1: b"1" * 32})
     after = before.with_key(b"2" * 32).with_current(2)
-    return KeyringSealer(before), KeyringSealer(after)
+    old, new = KeyringSealer(before), KeyringSealer(after)
+    new.verify_sentinel(old.sentinel())
+    return old, new
 
 
 @pytest.fixture(scope="session")

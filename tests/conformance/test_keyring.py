@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from trunkline.adapters.keyring import (
     Keyring,
@@ -22,8 +23,10 @@ from trunkline.adapters.keyring.settings import Settings
 from trunkline.adapters.keyring.source import FileSource
 from trunkline.core.envelope import kek_of
 from trunkline.errors import ConfigInvalid, KeyringBehind, KeyringMissing, KeyringWrong
-from trunkline.model import WorkerId
+from trunkline.model import ConversationId, ConversationKey, Member, Seq, UserId, WorkerId
 from trunkline.testing.conformance import SealerSuite
+
+HERE = ConversationId("here")
 
 
 @pytest.fixture
@@ -41,10 +44,10 @@ def test_a_keyring_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     assert first.keyring.created
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [item.name for item in path.parent.iterdir()] == ["keyring.json"]
-    wrapped = first.new_wrapped_key()
+    wrapped = first.new_wrapped_key(HERE)
     again = open_keyring(path, create=True)
     assert not again.keyring.created
-    assert again.cipher(wrapped).digest_key == first.cipher(wrapped).digest_key
+    assert again.cipher(wrapped, HERE).digest_key == first.cipher(wrapped, HERE).digest_key
 
 
 def test_a_missing_keyring_is_not_made_unasked(tmp_path: Path) -> None:
@@ -92,30 +95,30 @@ def test_a_sentinel_tells_its_own_keyring_from_another(tmp_path: Path) -> None:
     with pytest.raises(KeyringWrong):
         other.verify_sentinel(sentinel)
     with pytest.raises(KeyringWrong):
-        own.verify_sentinel(own.new_wrapped_key())
+        own.verify_sentinel(own.new_wrapped_key(HERE))
     with pytest.raises(KeyringWrong):
-        own.cipher(sentinel)
+        own.cipher(sentinel, HERE)
 
 
 def test_a_running_sealer_takes_over_a_key_that_it_meets(tmp_path: Path) -> None:
     """And opens with the old one what was wrapped before."""
     path = tmp_path / "keyring.json"
     before = open_keyring(path, create=True)
-    wrapped, sentinel = before.new_wrapped_key(), before.sentinel()
-    blob = before.cipher(wrapped).seal(b"body", b"place")
+    wrapped, sentinel = before.new_wrapped_key(HERE), before.sentinel()
+    blob = before.cipher(wrapped, HERE).seal(b"body", b"place")
     packet = before.packet_cipher(WorkerId("boot")).seal(b"packet", b"")
     FileSource(path).change(lambda keyring: keyring.with_key(b"B" * 32).with_current(2))
     after = open_keyring(path, create=False)
     after.verify_sentinel(sentinel)
     for sealer in (after, before):
-        assert sealer.cipher(wrapped).open(blob, b"place") == b"body"
+        assert sealer.cipher(wrapped, HERE).open(blob, b"place") == b"body"
         assert sealer.packet_cipher(WorkerId("boot")).open(packet, b"") == b"packet"
     assert (before.kek_id, after.kek_id) == (1, 2)
     newer = after.packet_cipher(WorkerId("other")).seal(b"packet", b"")
     assert before.packet_cipher(WorkerId("other")).open(newer, b"") == b"packet"
-    again = after.rewrapped(wrapped)
+    again = after.rewrapped(wrapped, HERE)
     assert kek_of(again) == 2
-    assert before.cipher(again).open(blob, b"place") == b"body"
+    assert before.cipher(again, HERE).open(blob, b"place") == b"body"
     assert before.kek_id == 2
 
 
@@ -125,7 +128,7 @@ def test_a_key_that_came_to_no_keyring_here_is_behind_not_wrong(tmp_path: Path) 
     sealer = open_keyring(path, create=True)
     newer = KeyringSealer(sealer.keyring.with_key(b"B" * 32).with_current(2))
     with pytest.raises(KeyringBehind, match="key 2"):
-        sealer.cipher(newer.new_wrapped_key())
+        sealer.cipher(newer.new_wrapped_key(HERE), HERE)
     with pytest.raises(KeyringBehind):
         sealer.advance(2)
     with pytest.raises(KeyringWrong) as refused:
@@ -136,7 +139,7 @@ def test_a_key_that_came_to_no_keyring_here_is_behind_not_wrong(tmp_path: Path) 
 def test_a_damaged_keyring_leaves_the_one_that_was_read_before(tmp_path: Path) -> None:
     path = tmp_path / "keyring.json"
     sealer = open_keyring(path, create=True)
-    wrapped = sealer.new_wrapped_key()
+    wrapped = sealer.new_wrapped_key(HERE)
     path.write_bytes(b"{")
     with pytest.raises(KeyringWrong):
         sealer.refresh()
@@ -144,7 +147,7 @@ def test_a_damaged_keyring_leaves_the_one_that_was_read_before(tmp_path: Path) -
     with pytest.raises(KeyringMissing):
         sealer.refresh()
     assert not path.exists()
-    sealer.cipher(wrapped)
+    sealer.cipher(wrapped, HERE)
 
 
 def test_a_keyring_is_changed_whole_for_its_owner_only(tmp_path: Path) -> None:
@@ -179,7 +182,7 @@ def test_a_keyring_may_stand_in_the_settings(tmp_path: Path) -> None:
     text = Keyring("made", 1, {1: b"A" * 32}).encode().decode()
     source = keyring_source(Settings(json=text), tmp_path)
     sealer = open_sealer_of(source, create=True)
-    assert KeyringSealer(source.read()).cipher(sealer.new_wrapped_key())
+    assert KeyringSealer(source.read()).cipher(sealer.new_wrapped_key(HERE), HERE)
     changed = source.change(lambda keyring: keyring.with_key(b"B" * 32))
     assert (sorted(changed.keys), sorted(source.read().keys)) == ([1, 2], [1])
     assert not source.kept
@@ -196,9 +199,47 @@ def test_two_keyrings_are_refused(tmp_path: Path) -> None:
 def test_opened_ciphers_are_kept_up_to_a_bound(tmp_path: Path) -> None:
     keyring = open_keyring(tmp_path / "keyring.json", create=True).keyring
     sealer = KeyringSealer(keyring, opened_ciphers=2)
-    keys = [sealer.new_wrapped_key() for _ in range(3)]
-    first = sealer.cipher(keys[0])
-    assert sealer.cipher(keys[0]) is first
+    keys = [sealer.new_wrapped_key(HERE) for _ in range(3)]
+    first = sealer.cipher(keys[0], HERE)
+    assert sealer.cipher(keys[0], HERE) is first
     for key in keys[1:]:
-        sealer.cipher(key)
-    assert sealer.cipher(keys[0]) is not first
+        sealer.cipher(key, HERE)
+    assert sealer.cipher(keys[0], HERE) is not first
+
+
+def _member() -> Member:
+    return Member(UserId("ann"), Seq(1))
+
+
+def test_the_sentinel_tells_every_process_the_key_of_members_rows(tmp_path: Path) -> None:
+    """Before it did, nothing is taken for forged, nor for right: what asks is told to come back."""
+    path, key = tmp_path / "keyring.json", ConversationKey(7)
+    making = open_keyring(path, create=True)
+    member = making.macs.seal(key, _member())
+    later = open_keyring(path, create=False)
+    with pytest.raises(KeyringBehind):
+        later.macs.hold(key, member)
+    later.verify_sentinel(making.sentinel())
+    assert later.macs.hold(key, member)
+    FileSource(path).change(lambda keyring: keyring.with_key(b"B" * 32).with_current(2))
+    rotated = open_keyring(path, create=False)
+    rotated.verify_sentinel(later.sentinel())
+    assert rotated.macs.hold(key, member)
+
+
+def test_what_was_bound_stays_so_though_an_older_sentinel_is_put_back(tmp_path: Path) -> None:
+    """A process that runs believes no sentinel of the first version any more."""
+    path = tmp_path / "keyring.json"
+    sealer = open_keyring(path, create=True)
+    kek = sealer.keyring.keys[1]
+    header, nonce = b"\x01\x00\x00\x00\x01", b"n" * 12
+    sealed = AESGCM(kek).encrypt(nonce, b"trunkline sentinel", header + b"trunkline sentinel")
+    of_first_version = header + nonce + sealed
+    opened = open_keyring(path, create=False)
+    opened.verify_sentinel(of_first_version)
+    assert not opened.bound
+    assert opened.macs.hold(ConversationKey(7), _member())
+    opened.all_bound()
+    opened.verify_sentinel(of_first_version)
+    assert opened.bound
+    assert not opened.macs.hold(ConversationKey(7), _member())

@@ -57,14 +57,14 @@ class Filler:
     def __init__(self, stores: EmbeddedStores, sealer: Sealer) -> None:
         self.stores = stores
         self.sealer = sealer
-        self.planner = AppendPlanner(sealer.cipher, group_members=100)
+        self.planner = AppendPlanner(sealer.cipher, sealer.macs, group_members=100)
         self.random = Random(3)
         self.clock = SystemClock()
 
     def fresh(self, conversation: ConversationId) -> FreshKey:
         shard = ids.shard_hash(conversation)
         key = ids.conversation_key(shard, self.random.getrandbits(54))
-        return FreshKey(key, self.sealer.new_wrapped_key())
+        return FreshKey(key, self.sealer.new_wrapped_key(conversation))
 
     def draft(self, conversation: str, sender: UserId, number: str, kind: Kind, **more: object):
         return Draft(

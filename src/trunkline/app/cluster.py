@@ -26,7 +26,8 @@ from trunkline.adapters.mysql.stores import (
 )
 from trunkline.adapters.node.listening import Listening
 from trunkline.adapters.redis.stores import open_redis
-from trunkline.app.keys import open_node_sealer, open_token_keys
+from trunkline.app.clear_ways import warn_of_clear_ways
+from trunkline.app.keys import bind_rows, open_node_sealer, open_token_keys
 from trunkline.app.serving import reachable, run_server, stop_on_signals, tune_interpreter
 from trunkline.config import Config
 from trunkline.core.auditing import AuditReport
@@ -39,6 +40,7 @@ from trunkline.services.archiver import Archiver
 from trunkline.services.audit import Audit
 from trunkline.services.backbone import Stores
 from trunkline.services.crossing import Cluster
+from trunkline.services.keys import KeyChanges
 from trunkline.services.metrics import Metrics
 from trunkline.services.readiness import Readiness
 from trunkline.services.readings import Readings
@@ -64,13 +66,16 @@ class Tiers(msgspec.Struct, frozen=True):
         return [*self.hot.readings(), *self.cold.readings()]
 
 
-async def migrate(config: Config, *, after: bool = False) -> list[tuple[str, Migrated]]:
+async def migrate(
+    config: Config, *, after: bool = False, sentinel: Callable[[], bytes] | None = None
+) -> list[tuple[str, Migrated]]:
     """Makes the deployment's keys if it has none yet, and makes or upgrades the tables.
 
     Keys that a further machine lacks are not made: they would be others than the deployment's.
 
-    `after`: no worker of an older version runs any more. Returns each place with the steps that
-    were made there and those that wait for `after`. Raises `StoreNewer`,
+    `after`: no worker of an older version runs any more. `sentinel`: what the deployment agrees
+    on, if it has agreed on nothing yet; else the node's keyring makes it. Returns each place
+    with the steps that were made there and those that wait for `after`. Raises `StoreNewer`,
     `StorageUnavailable`, `KeyringMissing`, `KeyringWrong`.
     """
     first = await agreed_sentinel(config.mysql) is None
@@ -78,12 +83,18 @@ async def migrate(config: Config, *, after: bool = False) -> list[tuple[str, Mig
     sealer = open_node_sealer(config.data_path, config.keyring, create=first)
     if first:
         open_token_keys(config.data_path, create=True)
-    made = await migrate_mysql(config.mysql, sealer.sentinel, after=after)
+    made = await migrate_mysql(config.mysql, sentinel or sealer.sentinel, after=after)
     hbase = f"{config.hbase.host}:{config.hbase.port}/{config.hbase.table}"
     laid_out = [f"{LAYOUT:04}"] if await migrate_hbase(config.hbase) else []
     made.append((hbase, Migrated(laid_out, ())))
     async with open_mysql(config.mysql, SystemClock(), agree=sealer.verify_sentinel):
-        return made
+        pass
+    if after and not sealer.bound:
+        async with open_tiers(config, SystemClock()) as tiers:
+            hot = tiers.hot
+            changes = KeyChanges(hot.hot, hot.keys, tiers.cold.cold, tiers.sealer)
+            await bind_rows(tiers.sealer, hot.keys, changes)
+    return made
 
 
 async def serve_worker(config: Config, *, on_listening: Callable[[Listening], None]) -> None:
@@ -164,9 +175,12 @@ async def audit(config: Config) -> AuditReport:
     """Checks all that the tiers hold, as one moment of each database shows it.
 
     Nobody should write meanwhile: the databases' moments are not the same one. Raises where
-    nothing could be looked at: `StorageUnavailable`, `StoreNotMigrated`, `KeyringMissing`.
+    nothing could be looked at: `StorageUnavailable`, `StoreNotMigrated`, `KeyringMissing`,
+    `KeyringWrong`.
     """
     sealer = open_node_sealer(config.data_path, config.keyring, create=False)
+    if sentinel := await agreed_sentinel(config.mysql):
+        sealer.verify_sentinel(sentinel)
     # The hot tier's moment first: what it lacks by then, the cold one has for good.
     async with MysqlInspection(config.mysql) as hot, open_hbase(config.hbase) as cold:
         return await Audit(hot, cold.inspection, sealer, SystemClock()).run()
@@ -179,6 +193,7 @@ async def open_tiers(config: Config, clock: Clock) -> AsyncIterator[Tiers]:
     One that is away refuses what it is asked, retryably, until `Tiers.watch` finds it back. Raises
     what is wrong with one that is there.
     """
+    warn_of_clear_ways(config)
     sealer = open_node_sealer(config.data_path, config.keyring, create=False)
     async with (
         open_mysql(config.mysql, clock, agree=sealer.agree) as hot,

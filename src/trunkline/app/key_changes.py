@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import msgspec
 
@@ -15,10 +14,9 @@ from trunkline.adapters.keyring import (
     new_key,
 )
 from trunkline.adapters.memory.clock import SystemClock
-from trunkline.adapters.node.durably import write_durably
 from trunkline.adapters.sqlite import open_embedded
 from trunkline.app.cluster import open_tiers
-from trunkline.app.keys import SENTINEL_FILE, open_sealer
+from trunkline.app.keys import SentinelFile, open_sealer
 from trunkline.app.offline import is_made
 from trunkline.config import Config
 from trunkline.core.envelope import kek_of
@@ -215,25 +213,4 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
     sealer = open_sealer(data, config.keyring)
     async with open_embedded(data, config.sqlite, clock) as stores:
         changes = KeyChanges(stores.hot, stores.keys, stores.cold, sealer)
-        yield _Opened(source, sealer, stores.keys, SentinelFile(data / SENTINEL_FILE), changes)
-
-
-class SentinelFile:
-    """A `ports.keys.KeyAgreement` of a data directory, which one process has open at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    async def sentinel(self) -> bytes:
-        """What the file holds."""
-        return self._path.read_bytes()
-
-    async def agree(self, old: bytes, new: bytes) -> bytes:
-        """Replaces the file."""
-        if await self.sentinel() != old:
-            return await self.sentinel()
-        write_durably(self._path, new)
-        return new
-
-    async def fence(self, kek_id: int) -> None:
-        """Nobody else creates anything here: the directory's lock is held."""
+        yield _Opened(source, sealer, stores.keys, SentinelFile(data), changes)

@@ -14,6 +14,8 @@ from trunkline.adapters.keyring.settings import Settings as KeyringSettings
 from trunkline.adapters.node.durably import write_durably
 from trunkline.adapters.sqlite.directory import read_format
 from trunkline.errors import ConfigInvalid, KeyringWrong
+from trunkline.ports.keys import KeyAgreement
+from trunkline.services.keys import KeyChanges
 
 SENTINEL_FILE = "sentinel"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -97,3 +99,39 @@ def _keep_private(path: Path) -> None:
         )  # fmt: skip
     else:
         _log.warning("closed_to_others", path=str(path), mode=f"{mode:o}")
+
+
+class SentinelFile:
+    """A `ports.keys.KeyAgreement` of a data directory, which one process has open at a time."""
+
+    def __init__(self, data: Path) -> None:
+        self._path = data / SENTINEL_FILE
+
+    async def sentinel(self) -> bytes:
+        """What the file holds."""
+        return self._path.read_bytes()
+
+    async def agree(self, old: bytes, new: bytes) -> bytes:
+        """Replaces the file."""
+        if await self.sentinel() != old:
+            return await self.sentinel()
+        write_durably(self._path, new)
+        return new
+
+    async def fence(self, kek_id: int) -> None:
+        """Nobody else creates anything here: the directory's lock is held."""
+
+
+async def bind_rows(sealer: KeyringSealer, agreement: KeyAgreement, changes: KeyChanges) -> None:
+    """Takes over the rows of a store of the first version: binds keys and members to their places.
+
+    May be cut off anywhere and run again. Nobody who does not bind what he writes may write
+    meanwhile. Raises as `KeyChanges.rewrap`.
+    """
+    if sealer.bound:
+        return
+    begun = await agreement.agree(await agreement.sentinel(), sealer.sentinel())
+    sealer.verify_sentinel(begun)
+    _log.warning("rows_bound", conversations=await changes.bind())
+    sealer.all_bound()
+    await agreement.agree(begun, sealer.sentinel())

@@ -11,9 +11,10 @@ from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.mysql.inspection import MysqlInspection
 from trunkline.adapters.mysql.stores import agreed_sentinel
 from trunkline.adapters.node.durably import write_durably
+from trunkline.adapters.sqlite import open_embedded
 from trunkline.adapters.sqlite.inspect import Inspection
 from trunkline.app.cluster import migrate, open_tiers
-from trunkline.app.keys import open_sealer
+from trunkline.app.keys import SentinelFile, bind_rows, open_sealer
 from trunkline.app.offline import is_made
 from trunkline.config import Config
 from trunkline.errors import (
@@ -24,6 +25,7 @@ from trunkline.errors import (
     KeyringWrong,
     TokenKeysWrong,
 )
+from trunkline.services.keys import KeyChanges
 from trunkline.services.moving import Holder, Move, MoveReport, OnProgress, compare, keys_of
 
 
@@ -47,14 +49,23 @@ async def move_directory(
     clock = SystemClock()
     started = clock.monotonic()
     sealer = open_sealer(path)
+    if not sealer.bound:
+        async with open_embedded(path, config.sqlite, clock) as stores:
+            changes = KeyChanges(stores.hot, stores.keys, stores.cold, sealer)
+            await bind_rows(sealer, SentinelFile(path), changes)
     with Inspection(path, config.sqlite) as inspection:
         for fault in inspection.left_over:
             raise DataDamaged(f"{fault.where}: {fault.what}")
         await _bring_keys(path, config, sealer)
-        await migrate(config)
+        await migrate(config, sentinel=sealer.sentinel)
         source = Holder(inspection.hot, inspection.cold)
         keys = await keys_of(source)
         async with open_tiers(config, clock) as tiers:
+            if tiers.sealer.macs.key != sealer.macs.key:
+                raise KeyringWrong(
+                    f"The databases' members are authenticated with another key than those of "
+                    f"{path}: move into databases that were not begun yet."
+                )
             move = Move(source, keys, tiers.hot.intake, tiers.cold.cold, on_progress)
             present = await move.present(resume=resume)
             await move.run(present)

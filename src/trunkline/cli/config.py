@@ -27,6 +27,7 @@ printed as it counts, the environment taken in; passwords are left out.
 @json_option
 def check(file: Path, as_json: bool) -> None:
     """Say whether FILE is right."""
+    from trunkline.app.clear_ways import clear_ways
     from trunkline.config import load, shown
 
     settings = load(file, os.environ, {})
@@ -34,3 +35,5 @@ def check(file: Path, as_json: bool) -> None:
         write_json(shown(settings))
     else:
         write_lines([f"{file} is right."])
+        if settings.tiers == "cluster":
+            write_lines([f"Not encrypted: the way to {place}." for place in clear_ways(settings)])

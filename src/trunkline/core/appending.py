@@ -12,6 +12,7 @@ import msgspec
 from trunkline.core import digest as digests
 from trunkline.core.bodies import pack_body
 from trunkline.core.envelope import entry_associated_data, name_associated_data
+from trunkline.core.member_macs import MemberMacs
 from trunkline.core.recent import Recent
 from trunkline.core.sealing import Cipher
 from trunkline.errors import (
@@ -20,6 +21,7 @@ from trunkline.errors import (
     InvalidInput,
     NotAllowed,
     NotMember,
+    SealBroken,
     TooManyUsers,
     TrunklineError,
 )
@@ -138,14 +140,22 @@ Begins = Callable[[UserId, Sequence[UserId]], None]
 _SEALS_KEPT: Final = 65_536
 LOST_AT_ONCE: Final = 256
 """So many `lost` entries does one draft become at most."""
+_SENDERS_HELD: Final = 64
 
 
 class _Seals:
-    """What a conversation's entries are sealed and hashed with."""
+    """What a conversation's entries are sealed and hashed with, and its members' rows checked.
 
-    __slots__ = ("cipher", "compress", "entry_hash", "id_bytes", "wrapped_key")
+    `held`: the MACs of members who were found to be there.
+    """
 
-    def __init__(self, conversation: Conversation, cipher: Cipher, *, compress: bool) -> None:
+    __slots__ = ("cipher", "compress", "entry_hash", "held", "id_bytes", "macs", "wrapped_key")
+
+    def __init__(
+        self, conversation: Conversation, cipher: Cipher, macs: MemberMacs, *, compress: bool
+    ) -> None:
+        self.macs = macs
+        self.held: dict[UserId, bytes] = {}
         self.compress = compress
         self.wrapped_key = conversation.wrapped_key
         self.cipher = cipher
@@ -195,11 +205,29 @@ class _Work:
         return self._seals
 
     def member(self, user: UserId) -> Member | None:
-        return self.members.get(user) or self.known_members.get(user)
+        """The user's row; raises `SealBroken` if it is not as it was written (I13)."""
+        member = self.members.get(user)
+        if member is None:
+            member = self.known_members.get(user)
+            if member is not None and not self.seals.macs.hold(self.conversation.key, member):
+                raise SealBroken(f"The row of the member {user!r} does not have its MAC.")
+        return member
 
     def present(self, user: UserId) -> bool:
+        """Whether the user is a member now; raises as `member`."""
+        held = self.seals.held
+        known = self.known_members.get(user)
+        if known is not None and not known.left_at and held.get(user) == known.mac:
+            # A MAC that once was that of a member who is there: checked again, it would hold.
+            return user not in self.members or not self.members[user].left_at
         member = self.member(user)
-        return member is not None and not member.left_at
+        if member is None or member.left_at:
+            return False
+        if self.seals.macs.required:
+            if len(held) >= _SENDERS_HELD:
+                held.clear()
+            held[user] = member.mac
+        return True
 
     def write(self, draft: Draft, kind: Kind, content_type: str, body: str) -> Seq:
         """Makes the next entry of the conversation."""
@@ -243,13 +271,15 @@ class _Work:
         before = self.digest
         seq = self.write_membership(draft, kind, users)
         for user in users:
-            self.members[user] = Member(
-                user,
-                visible_from=seq,
-                digest_before=before,
-                countable_before=self.countable,
-                marker=Seq(seq - 1),
-                marker_countable=self.countable,
+            self._put(
+                Member(
+                    user,
+                    visible_from=seq,
+                    digest_before=before,
+                    countable_before=self.countable,
+                    marker=Seq(seq - 1),
+                    marker_countable=self.countable,
+                )
             )
         self.member_count += len(users)
         self.version += 1
@@ -260,8 +290,10 @@ class _Work:
         for user in users:
             member = self.member(user)
             assert member is not None
-            self.members[user] = msgspec.structs.replace(
-                member, left_at=seq, left_digest=self.digest, left_countable=self.countable
+            self._put(
+                msgspec.structs.replace(
+                    member, left_at=seq, left_digest=self.digest, left_countable=self.countable
+                )
             )
         self.member_count -= len(users)
         self.version += 1
@@ -272,6 +304,9 @@ class _Work:
         for _ in range(min(draft.lost_up_to - self.head, LOST_AT_ONCE)):
             self.write(draft, Kind.LOST, JSON, "{}")
         return self.head
+
+    def _put(self, member: Member) -> None:
+        self.members[member.user] = self.seals.macs.seal(self.conversation.key, member)
 
     def rename(self, name: str) -> None:
         self.sealed_name = self.seals.cipher.seal(
@@ -298,11 +333,12 @@ def _at_no_charge(sender: UserId, users: Sequence[UserId]) -> None:
 
 
 class AppendPlanner:
-    """Decides batches. `cipher_of` opens a wrapped data key."""
+    """Decides batches. `cipher_of` opens a wrapped data key, `macs` are those of members' rows."""
 
     def __init__(
         self,
-        cipher_of: Callable[[bytes], Cipher],
+        cipher_of: Callable[[bytes, ConversationId], Cipher],
+        macs: MemberMacs,
         *,
         group_members: int,
         membership_bytes: int = 64 * 1024,
@@ -316,6 +352,7 @@ class AppendPlanner:
         """
         self._begins = begins
         self._cipher_of = cipher_of
+        self._macs = macs
         self._compress_bodies = compress_bodies
         self._group_members = group_members
         self._membership_bytes = membership_bytes
@@ -376,7 +413,8 @@ class AppendPlanner:
         if seals is None or seals.wrapped_key != conversation.wrapped_key:
             seals = _Seals(
                 conversation,
-                self._cipher_of(conversation.wrapped_key),
+                self._cipher_of(conversation.wrapped_key, conversation.id),
+                self._macs,
                 compress=self._compress_bodies,
             )
             self._seals.put(conversation.id, seals)

@@ -6,6 +6,7 @@ from trunkline.core.audit_walk import Running, Walk
 from trunkline.core.auditing import Problem
 from trunkline.core.envelope import name_associated_data
 from trunkline.core.ids import shard_hash, shard_of, users_of_single
+from trunkline.core.member_macs import MemberMacs
 from trunkline.core.sealing import Cipher
 from trunkline.errors import SealBroken
 from trunkline.model import (
@@ -78,6 +79,15 @@ def check_history(
         yield "members_wrong", "Its members are not the two whom its id names."
     if cipher is not None:
         yield from _check_name(c, history.name, cipher)
+
+
+def check_macs(
+    conversation: Conversation, members: Iterable[Member], macs: MemberMacs
+) -> Iterator[Problem]:
+    """Members' rows were written by who has the keys (I13)."""
+    for member in members:
+        if not macs.hold(conversation.key, member):
+            yield "mac_wrong", f"The row of the member {member.user!r} does not have its MAC."
 
 
 def check_member(member: Member, conversation: Conversation, walk: Walk) -> Iterator[Problem]:

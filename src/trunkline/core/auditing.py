@@ -27,6 +27,7 @@ INVARIANTS: Final[dict[str, str]] = {
     "seal_broken": "I12",
     "sender_no_member": "I13",
     "members_wrong": "I13",
+    "mac_wrong": "I13",
     "list_wrong": "I13",
     "entry_hash_wrong": "I14",
     "digest_wrong": "I14",

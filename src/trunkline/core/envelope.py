@@ -22,7 +22,10 @@ from trunkline.model import (
 
 HEADER: Final = b"\x01\x01"
 """Format 1, data key 1 of the conversation; stands before every sealed blob."""
-WRAPPED_FORMAT: Final = 1
+WRAPPED_FORMAT: Final = 2
+"""A wrapped key of this format opens for its own conversation only."""
+UNBOUND_FORMAT: Final = 1
+"""That of the first version: such a key opens for any conversation."""
 _WRAPPED: Final = Struct(">BI")
 WRAPPED_HEADER_BYTES: Final = _WRAPPED.size
 _ENTRY: Final = Struct(">2sQQqHHHH")
@@ -43,7 +46,22 @@ def kek_of(wrapped_key: bytes) -> int:
     if len(wrapped_key) < WRAPPED_HEADER_BYTES:
         return 0
     wrapped_format, kek_id = _WRAPPED.unpack_from(wrapped_key)
-    return int(kek_id) if wrapped_format == WRAPPED_FORMAT else 0
+    return int(kek_id) if wrapped_format in (WRAPPED_FORMAT, UNBOUND_FORMAT) else 0
+
+
+def is_bound(wrapped_key: bytes) -> bool:
+    """Whether a wrapped key opens for one conversation only; one that is empty opens nothing."""
+    return not wrapped_key or wrapped_key[0] != UNBOUND_FORMAT
+
+
+def wrapping_of(wrapped_key: bytes) -> int:
+    """A number that rises whenever a key is wrapped anew: by KEK, then by format."""
+    return 2 * kek_of(wrapped_key) + is_bound(wrapped_key)
+
+
+def data_key_associated_data(conversation: ConversationId) -> bytes:
+    """What a conversation's wrapped data key is bound to, behind its header."""
+    return b"trunkline data key " + conversation.encode()
 
 
 def entry_associated_data(

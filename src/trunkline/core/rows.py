@@ -33,8 +33,8 @@ class ConversationRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     sealed_name: bytes
 
 
-class MemberRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`model.Member` with its digests as bytes."""
+class MemberColumns(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """`model.Member` with its digests as bytes, without its MAC."""
 
     user: UserId
     visible_from: Seq
@@ -45,6 +45,12 @@ class MemberRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     left_countable: int
     marker: Seq
     marker_countable: int
+
+
+class MemberRow(MemberColumns, array_like=True, frozen=True, gc=False):
+    """The same with it; rows of the first version have none."""
+
+    mac: bytes = b""
 
 
 def conversation_row(c: Conversation) -> ConversationRow:
@@ -68,16 +74,16 @@ def member_row(m: Member) -> MemberRow:
     """The row of a member."""
     return MemberRow(
         m.user, m.visible_from, digest_bytes(m.digest_before), m.countable_before, m.left_at,
-        digest_bytes(m.left_digest), m.left_countable, m.marker, m.marker_countable,
+        digest_bytes(m.left_digest), m.left_countable, m.marker, m.marker_countable, m.mac,
     )  # fmt: skip
 
 
-def member_of(row: MemberRow) -> Member:
+def member_of(row: MemberColumns, mac: bytes) -> Member:
     """The inverse of `member_row`."""
     return Member(
         row.user, row.visible_from, digests.from_bytes(row.digest_before), row.countable_before,
         row.left_at, digests.from_bytes(row.left_digest), row.left_countable, row.marker,
-        row.marker_countable,
+        row.marker_countable, mac,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+from trunkline.core.member_macs import MemberMacs
 from trunkline.model import Conversation, ConversationId
 
 
@@ -20,10 +21,13 @@ class WrappedKeys(Protocol):
         """Rows that another KEK wraps and that are not shredded, in runs of bounded size."""
         ...
 
-    async def rewrap(self, changes: Sequence[tuple[Conversation, bytes]]) -> Sequence[Conversation]:
+    async def rewrap(
+        self, changes: Sequence[tuple[Conversation, bytes]], macs: MemberMacs | None = None
+    ) -> Sequence[Conversation]:
         """Puts new wrapped keys into rows whose wrapped key still is the one given with them.
 
-        Returns the rows as they stand then, without those that are gone.
+        With `macs` all their members' rows get a MAC, as they stand then. Returns the
+        conversations' rows as they stand then, without those that are gone.
         """
         ...
 

@@ -2,8 +2,9 @@
 
 from typing import Protocol
 
+from trunkline.core.member_macs import MemberMacs
 from trunkline.core.sealing import Cipher, PacketCipher
-from trunkline.model import WorkerId
+from trunkline.model import ConversationId, WorkerId
 
 
 class Sealer(Protocol):
@@ -18,17 +19,23 @@ class Sealer(Protocol):
         """Id of the KEK that wraps new data keys; it only rises."""
         ...
 
-    def new_wrapped_key(self) -> bytes:
-        """A fresh random data key, wrapped."""
+    @property
+    def macs(self) -> MemberMacs:
+        """What members' rows are authenticated with, over all processes of a deployment."""
         ...
 
-    def cipher(self, wrapped_key: bytes) -> Cipher:
-        """The cipher of a wrapped key; raises `KeyringWrong` if it does not unwrap,
-        `KeyringBehind` if its KEK is not here, `ConversationShredded` if it is empty.
+    def new_wrapped_key(self, conversation: ConversationId) -> bytes:
+        """A fresh random data key, wrapped for one conversation."""
+        ...
+
+    def cipher(self, wrapped_key: bytes, conversation: ConversationId) -> Cipher:
+        """The cipher of a conversation's wrapped key; raises `KeyringWrong` if it does not
+        unwrap or is another conversation's, `KeyringBehind` if its KEK is not here,
+        `ConversationShredded` if it is empty.
         """
         ...
 
-    def rewrapped(self, wrapped_key: bytes) -> bytes:
+    def rewrapped(self, wrapped_key: bytes, conversation: ConversationId) -> bytes:
         """The same data key, wrapped with the current KEK; raises as `cipher`."""
         ...
 

@@ -13,6 +13,7 @@ from trunkline.core.audit_rows import (
     check_conversation,
     check_history,
     check_listings,
+    check_macs,
     check_member,
     check_metadata,
     check_offsets,
@@ -104,6 +105,10 @@ class Audit:
         self._take(where, check_history(conversation, members, walk, cipher))
         for member in members:
             self._take(where, check_member(member, conversation, walk))
+        if self._sealer is not None:
+            cold_members = metadata.members if metadata else ()
+            for rows in (members, cold_members):
+                self._take(where, check_macs(conversation, rows, self._sealer.macs))
         self._counted.members += len(members)
         cold_cipher = self._cipher(metadata.conversation) if metadata else None
         self._take(
@@ -178,7 +183,7 @@ class Audit:
         if self._sealer is None or conversation.shredded:
             return None
         try:
-            return self._sealer.cipher(conversation.wrapped_key)
+            return self._sealer.cipher(conversation.wrapped_key, conversation.id)
         except (KeyringWrong, SealBroken) as error:
             self._findings.add("keyring_wrong", conversation.id, error.detail)
             return None

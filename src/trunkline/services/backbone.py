@@ -25,6 +25,7 @@ from trunkline.ports.tasks import TaskStore
 from trunkline.services.access import Views
 from trunkline.services.append import AppendService
 from trunkline.services.archiver import Archiver
+from trunkline.services.authentic import AuthenticHotStore
 from trunkline.services.batch_load import BatchLoad
 from trunkline.services.charges import Charges, Rates
 from trunkline.services.claims import Claims
@@ -85,6 +86,9 @@ class Backbone:
     def __init__(self, stores: Stores, settings: ServiceSettings, *, archives: bool = True) -> None:
         """`archives`: whether the archiver runs here, too."""
         self._archives = archives
+        stores = msgspec.structs.replace(
+            stores, hot=AuthenticHotStore(stores.hot, stores.sealer.macs)
+        )
         self._stores = stores
         self.settings = settings
         self.metrics = metrics = Metrics()
@@ -152,6 +156,7 @@ class Backbone:
     def _make_planner(self) -> AppendPlanner:
         return AppendPlanner(
             self._stores.sealer.cipher,
+            self._stores.sealer.macs,
             group_members=self.settings.group_members,
             membership_bytes=self.settings.membership_bytes,
             compress_bodies=self.settings.compress_bodies,

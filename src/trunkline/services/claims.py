@@ -90,7 +90,7 @@ class Claims:
             for conversation, seen in (await self._views.known(user, some)).items():
                 row = seen.conversation
                 if not row.shredded:
-                    cipher = self._sealer.cipher(row.wrapped_key)
+                    cipher = self._sealer.cipher(row.wrapped_key, row.id)
                     proofs[conversation] = proof_of(cipher, frame.offsets[conversation]).hex()
         return proofs
 
@@ -126,7 +126,9 @@ class Claims:
             self._metrics.endpoints_ahead.inc()
             row = seen.conversation
             told = not seen.view.left and not row.shredded
-            if told and is_proven(self._sealer.cipher(row.wrapped_key), claim.seq, claim.proof):
+            if told and is_proven(
+                self._sealer.cipher(row.wrapped_key, row.id), claim.seq, claim.proof
+            ):
                 proven[conversation] = claim.seq
             _log.warning(
                 "endpoint_ahead", user=connection.user, endpoint=connection.endpoint,

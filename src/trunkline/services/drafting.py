@@ -39,7 +39,7 @@ class FreshKeys:
         """A key on the conversation's shard, and a wrapped data key."""
         return FreshKey(
             ids.conversation_key(ids.shard_hash(conversation), self._random_bits(54)),
-            self._sealer.new_wrapped_key(),
+            self._sealer.new_wrapped_key(conversation),
         )
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from trunkline.core.member_macs import MemberMacs
 from trunkline.errors import KeyInUse, NotMember
 from trunkline.model import ColdMetadata, Conversation, ConversationId, ConversationKey
 from trunkline.ports.cold import ColdStore
@@ -31,6 +32,13 @@ class KeyChanges:
         self._cold = cold
         self._sealer = sealer
 
+    async def bind(self) -> int:
+        """Binds each key and each member's row of a store of the first version to its place.
+
+        Returns how many conversations it took; raises as `rewrap`.
+        """
+        return await self._through(lambda _: None, self._sealer.macs)
+
     async def rewrap(self, *, told: Callable[[int], None] = lambda _: None) -> int:
         """Wraps every conversation's key with the current KEK; returns how many it took.
 
@@ -38,11 +46,14 @@ class KeyChanges:
         meanwhile. `told` hears the count so far. Raises `KeyringBehind` or `KeyringWrong`
         if one does not unwrap, and as the stores do; it may then be run again.
         """
+        return await self._through(told, None)
+
+    async def _through(self, told: Callable[[int], None], macs: MemberMacs | None) -> int:
         count = 0
         for _ in range(_PASSES):
             found = 0
             async for rows in self._keys.wrapped_otherwise(self._sealer.kek_id):
-                await self._rewrap(rows)
+                await self._rewrap(rows, macs)
                 found += len(rows)
                 told(count + found)
             count += found
@@ -50,10 +61,10 @@ class KeyChanges:
                 break
         return count
 
-    async def _rewrap(self, rows: Sequence[Conversation]) -> None:
-        new = {row.key: self._sealer.rewrapped(row.wrapped_key) for row in rows}
+    async def _rewrap(self, rows: Sequence[Conversation], macs: MemberMacs | None) -> None:
+        new = {row.key: self._sealer.rewrapped(row.wrapped_key, row.id) for row in rows}
         await self._put_cold(rows, new)
-        then = await self._keys.rewrap([(row, new[row.key]) for row in rows])
+        then = await self._keys.rewrap([(row, new[row.key]) for row in rows], macs)
         # What an archiver has stored meanwhile under the old KEK is hidden by what was put
         # here; if it was newer, it is put again.
         seen = {row.key: _state(row) for row in rows}

@@ -331,7 +331,7 @@ class Syncs:
                 conversation.id, conversation.kind, view.last, view.first, to_hex(view.digest),
                 digest_key="", marker=view.marker, left=view.left, shredded=True,
             )  # fmt: skip
-        cipher = self._sealer.cipher(conversation.wrapped_key)
+        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.id)
         return Changed(
             conversation.id,
             conversation.kind,
@@ -348,7 +348,7 @@ class Syncs:
     def _name(self, conversation: Conversation, view: View) -> str | None:
         if not view.sealed_name:
             return None
-        cipher = self._sealer.cipher(conversation.wrapped_key)
+        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.id)
         return cipher.open(view.sealed_name, name_associated_data(conversation.id)).decode()
 
 

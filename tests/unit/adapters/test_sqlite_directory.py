@@ -50,7 +50,7 @@ async def test_a_child_that_inherits_the_lock_holds_it_when_the_parent_is_gone(
 
 async def test_a_directory_of_a_newer_version_is_refused_untouched(tmp_path: Path) -> None:
     await make(tmp_path / "data")
-    (tmp_path / "data" / "format").write_text('{"version": 2, "created": "later"}')
+    (tmp_path / "data" / "format").write_text('{"version": 3, "created": "later"}')
     before = content(tmp_path / "data")
     with pytest.raises(DataDirNewer):
         await make(tmp_path / "data")

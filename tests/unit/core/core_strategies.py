@@ -53,8 +53,8 @@ def runs(draw: st.DrawFn, most: int = 20) -> list[Entry]:
     ]
 
 
-def conversation(wrapped_key: bytes) -> Conversation:
-    """A group without entries."""
-    return Conversation(
-        ConversationKey(2**64 - 1), ConversationId("g 🦊"), ConversationKind.GROUP, wrapped_key
-    )
+def conversation(sealer: KeyringSealer | None = None) -> Conversation:
+    """A group without entries; without a sealer it has no key."""
+    name = ConversationId("g 🦊")
+    wrapped_key = sealer.new_wrapped_key(name) if sealer else b""
+    return Conversation(ConversationKey(2**64 - 1), name, ConversationKind.GROUP, wrapped_key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import msgspec
 import pytest
@@ -46,7 +47,11 @@ GROUP_MEMBERS = 4
 SEALER = sealer()
 G = ConversationId("g")
 USERS = [UserId(user) for user in ("ann", "bob", "José", "jose")]
-WRAPPED = {name: SEALER.new_wrapped_key() for name in ("g", "h", "single")}
+
+
+@cache
+def wrapped_key(conversation: str) -> bytes:
+    return SEALER.new_wrapped_key(ConversationId(conversation))
 
 
 class Book:
@@ -59,7 +64,10 @@ class Book:
         self.shown: dict[ConversationId, list[Entry]] = {}
         self.known: dict[tuple[ConversationId, UserId, ClientMessageId], Seq] = {}
         self._planner = AppendPlanner(
-            SEALER.cipher, group_members=members, membership_bytes=membership_bytes
+            SEALER.cipher,
+            SEALER.macs,
+            group_members=members,
+            membership_bytes=membership_bytes,
         )
 
     def append(self, *drafts: Draft) -> list[Outcome]:
@@ -98,7 +106,7 @@ def draft(
     name: str | None = None,
     creates: bool = False,
 ) -> Draft:
-    wrapped = WRAPPED.get(conversation, WRAPPED["single"])
+    wrapped = wrapped_key(conversation)
     fresh = FreshKey(ConversationKey(len(conversation)), wrapped)
     return Draft(
         ConversationId(conversation), UserId(sender), ClientMessageId(message_id), kind, 1_000,
@@ -194,7 +202,7 @@ def check(book: Book) -> None:
     """I1, I14 and the counts of every conversation and member of a book."""
     for identity, row in book.rows.items():
         stored, shown = book.entries[identity], book.shown[identity]
-        cipher = SEALER.cipher(row.wrapped_key)
+        cipher = SEALER.cipher(row.wrapped_key, row.id)
         entry_hash = digests.hasher(identity, cipher.digest_key)
         assert [e.seq for e in stored] == list(range(1, row.head + 1))
         assert shown == [

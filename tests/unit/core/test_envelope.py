@@ -29,7 +29,8 @@ from trunkline.errors import SealBroken
 from trunkline.model import ConversationId, Digest, Seq, StoredEntry
 
 SEALER = sealer()
-CIPHER = SEALER.cipher(SEALER.new_wrapped_key())
+HERE = ConversationId("here")
+CIPHER = SEALER.cipher(SEALER.new_wrapped_key(HERE), HERE)
 
 stored_entries = st.builds(
     StoredEntry,

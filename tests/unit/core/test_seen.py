@@ -5,10 +5,11 @@ from __future__ import annotations
 from core_strategies import sealer
 
 from trunkline.core.seen import is_proven, proof_of
-from trunkline.model import Seq
+from trunkline.model import ConversationId, Seq
 
 SEALER = sealer()
-ONE, OTHER = (SEALER.cipher(SEALER.new_wrapped_key()) for _ in range(2))
+HERE = ConversationId("here")
+ONE, OTHER = (SEALER.cipher(SEALER.new_wrapped_key(HERE), HERE) for _ in range(2))
 
 
 def test_a_proof_is_of_one_seq_of_one_conversation() -> None:

@@ -14,8 +14,8 @@ from trunkline.errors import DataDamaged, SealBroken
 from trunkline.model import Digest, Entry, Kind, Seq, UserId
 
 SEALER = sealer()
-CONVERSATION = conversation(SEALER.new_wrapped_key())
-CIPHER = SEALER.cipher(CONVERSATION.wrapped_key)
+CONVERSATION = conversation(SEALER)
+CIPHER = SEALER.cipher(CONVERSATION.wrapped_key, CONVERSATION.id)
 
 
 @given(runs(), st.integers(0, 2**53))

@@ -53,7 +53,7 @@ def test_only_what_is_archived_and_not_among_the_newest_may_go(
     head: int, archived: int, newest_single: int, newest_group: int, kind: ConversationKind
 ) -> None:
     row = msgspec.structs.replace(
-        conversation(b""), head=Seq(head), archived_up_to=Seq(min(archived, head)), kind=kind
+        conversation(), head=Seq(head), archived_up_to=Seq(min(archived, head)), kind=kind
     )
     up_to = trim_up_to(row, newest_single=newest_single, newest_group=newest_group)
     newest = newest_single if kind is ConversationKind.SINGLE else newest_group

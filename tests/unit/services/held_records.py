@@ -76,10 +76,10 @@ class Held:
     def __init__(self, conversation: str, *, keyring: Keyring | None = None, seed: int = 1) -> None:
         random = Random(seed)
         self.sealer = KeyringSealer(keyring or a_keyring(), random.randbytes)
-        self.planner = AppendPlanner(self.sealer.cipher, group_members=100)
+        self.planner = AppendPlanner(self.sealer.cipher, self.sealer.macs, group_members=100)
         self.id = ConversationId(conversation)
         self.key = ids.conversation_key(ids.shard_hash(self.id), random.getrandbits(54))
-        self.fresh = FreshKey(self.key, self.sealer.new_wrapped_key())
+        self.fresh = FreshKey(self.key, self.sealer.new_wrapped_key(self.id))
         self.row: Conversation | None = None
         self.rows: list[StoredEntry] = []
         self.people: dict[UserId, Member] = {}
@@ -132,7 +132,7 @@ class Held:
     def archive(self, up_to: int, *, trim: int = 0) -> None:
         """Copies entries behind what is archived into segments, then trims."""
         assert self.row is not None
-        cipher = self.sealer.cipher(self.row.wrapped_key)
+        cipher = self.sealer.cipher(self.row.wrapped_key, self.row.id)
         entries = [
             opened(row, cipher.open(row.sealed, associated_data_of(self.id, row)))
             for row in self.rows

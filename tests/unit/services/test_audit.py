@@ -73,7 +73,7 @@ def swap_contents(held: Held) -> None:
 def forge_overlap(held: Held) -> None:
     """A second segment over 1..20 with another content, rightly sealed."""
     assert held.row is not None
-    cipher = held.sealer.cipher(held.row.wrapped_key)
+    cipher = held.sealer.cipher(held.row.wrapped_key, held.row.id)
     part = segments.open_segment(held.row, held.cold.kept[0], cipher)
     entries = part.entries[:5]
     entries[4] = msgspec.structs.replace(entries[4], body="never said")
@@ -83,7 +83,7 @@ def forge_overlap(held: Held) -> None:
 def cut_segment(held: Held, first: int) -> None:
     """The segment over 1..20 is replaced by one that begins later."""
     assert held.row is not None
-    cipher = held.sealer.cipher(held.row.wrapped_key)
+    cipher = held.sealer.cipher(held.row.wrapped_key, held.row.id)
     part = segments.open_segment(held.row, held.cold.kept[0], cipher)
     before = sum(e.kind is Kind.MESSAGE for e in part.entries[: first - 1])
     held.cold.kept[0] = segments.seal(held.row, part.entries[first - 1 :], before, cipher)
@@ -96,7 +96,7 @@ def bend_segment(held: Held) -> None:
 
 def miscount_segment(held: Held) -> None:
     assert held.row is not None
-    cipher = held.sealer.cipher(held.row.wrapped_key)
+    cipher = held.sealer.cipher(held.row.wrapped_key, held.row.id)
     part = segments.open_segment(held.row, held.cold.kept[0], cipher)
     held.cold.kept[0] = segments.seal(held.row, part.entries, 3, cipher)
 
@@ -111,7 +111,7 @@ def change_cold_key(held: Held, wrapped_key: bytes, **fields: object) -> None:
 async def test_a_key_that_is_wrapped_anew_in_one_tier_gives_no_finding() -> None:
     """A rotation is under way, or was cut short: it is the same data key."""
     held = a_lively_group()
-    change_cold_key(held, held.sealer.rewrapped(held.fresh.wrapped_key))
+    change_cold_key(held, held.sealer.rewrapped(held.fresh.wrapped_key, held.id))
 
     assert (await held.audit()).findings == ()
 
@@ -143,9 +143,15 @@ def forge_metadata(held: Held) -> None:
 def write_as_outsider(held: Held) -> None:
     """An entry, rightly sealed, of somebody whom no entry made a member."""
     eve = UserId("eve")
-    held.people[eve] = Member(eve, Seq(1))
+    held.people[eve] = held.sealer.macs.seal(held.key, Member(eve, Seq(1)))
     held.append("eve", Kind.MESSAGE, body="let me in")
     del held.people[eve]
+
+
+def make_member(held: Held) -> None:
+    """A row that was put there by somebody without a key: a copy of another's."""
+    eve = UserId("eve")
+    held.people[eve] = msgspec.structs.replace(held.people[UserId("ann")], user=eve)
 
 
 DAMAGES: dict[str, tuple[Callable[[Held], object], str]] = {
@@ -153,6 +159,7 @@ DAMAGES: dict[str, tuple[Callable[[Held], object], str]] = {
     "a deleted row that cold still has": (lambda h: h.drop_entry(15), "hole"),
     "the first hot row deleted": (lambda h: h.drop_entry(13), "hole"),
     "the last row deleted": (lambda h: h.drop_entry(30), "hole"),
+    "a member's row that somebody else wrote": (make_member, "mac_wrong"),
     "a row twice": (lambda h: h.rows.insert(13, h.rows[12]), "double"),
     "an entry of an outsider": (write_as_outsider, "sender_no_member"),
     "a sealed body with a bit flipped": (
@@ -211,7 +218,7 @@ DAMAGES: dict[str, tuple[Callable[[Held], object], str]] = {
         "cold_metadata_wrong",
     ),
     "another data key in the cold tier": (
-        lambda h: change_cold_key(h, h.sealer.new_wrapped_key(), sealed_name=b""),
+        lambda h: change_cold_key(h, h.sealer.new_wrapped_key(h.id), sealed_name=b""),
         "cold_metadata_wrong",
     ),
     "a name with a bit flipped": (

@@ -40,7 +40,9 @@ def unpack_metadata(cell: bytes) -> ColdMetadata:
     for member in found.members:
         _check_digest(member.digest_before)
         _check_digest(member.left_digest)
-    return ColdMetadata(conversation_of(found.conversation), tuple(map(member_of, found.members)))
+    return ColdMetadata(
+        conversation_of(found.conversation), tuple(member_of(row, row.mac) for row in found.members)
+    )
 
 
 def _check_digest(data: bytes) -> None:

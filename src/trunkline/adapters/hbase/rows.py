@@ -21,7 +21,7 @@ import msgspec
 from trunkline.adapters.hbase.idl import Struct, idl
 from trunkline.adapters.hbase.records import pack_metadata, unpack_metadata
 from trunkline.core import digest as digests
-from trunkline.core.envelope import kek_of
+from trunkline.core.envelope import wrapping_of
 from trunkline.core.segments import SEGMENT_ENTRIES
 from trunkline.errors import DataDamaged, TierUnavailable
 from trunkline.model import ColdMetadata, ConversationKey, Segment, Seq
@@ -44,7 +44,7 @@ _INVERTED: Final = 2**64 - 1
 # Of writes with one timestamp HBase shows the last. With its own timestamps it would show the one
 # whose server had the later clock, and an erased body could come back.
 _TIMESTAMP: Final = 1
-# Metadata is stamped with the id of the KEK that wraps its key, so that an archiver which has
+# Metadata is stamped with how its key is wrapped, by KEK and format, so that an archiver which has
 # read the conversation before its key was wrapped anew, or destroyed, puts nothing back.
 _SHREDDED: Final = 1 << 33
 
@@ -149,7 +149,7 @@ def put_metadata(metadata: ColdMetadata) -> Struct:
         [(_METADATA_COLUMN, cell)]
         if len(cell) <= PIECE_BYTES
         else _metadata_pieces(conversation.key, cell),
-        _SHREDDED if conversation.shredded else _TIMESTAMP + kek_of(conversation.wrapped_key),
+        _SHREDDED if conversation.shredded else _TIMESTAMP + wrapping_of(conversation.wrapped_key),
     )
 
 

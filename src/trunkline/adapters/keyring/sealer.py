@@ -16,11 +16,13 @@ from trunkline.adapters.keyring.file import KEY_BYTES, Keyring
 from trunkline.adapters.keyring.source import FileSource, KeyringSource, RandomBytes
 from trunkline.core.envelope import (
     HEADER,
-    WRAPPED_FORMAT,
     WRAPPED_HEADER_BYTES,
+    data_key_associated_data,
+    is_bound,
     kek_of,
     wrapped_header,
 )
+from trunkline.core.member_macs import MAC_KEY_BYTES, MemberMacs
 from trunkline.core.recent import Recent
 from trunkline.errors import (
     ConversationShredded,
@@ -29,7 +31,7 @@ from trunkline.errors import (
     SealBroken,
     TrunklineError,
 )
-from trunkline.model import WorkerId
+from trunkline.model import ConversationId, WorkerId
 
 OPENED_CIPHERS: Final = 65_536
 _NONCE_BYTES: Final = 12
@@ -39,10 +41,13 @@ _BODY_START: Final = _NONCE_START + _NONCE_BYTES
 _BLOB_LEAST: Final = _BODY_START + _TAG_BYTES
 
 _WRAP_LEAST: Final = WRAPPED_HEADER_BYTES + _NONCE_BYTES + _TAG_BYTES
-_DATA_KEY: Final = b"trunkline data key"
+_UNBOUND_DATA_KEY: Final = b"trunkline data key"
 _SENTINEL: Final = b"trunkline sentinel"
+_SOME_UNBOUND: Final = b"\x00"
+_ALL_BOUND: Final = b"\x01"
 _DIGEST_KEY: Final = b"trunkline digest key"
 _PACKET_KEY: Final = b"trunkline packet key "
+_PACKET_FORMAT: Final = 1
 _PACKET: Final = Struct(">BI4xQ")
 """Format and KEK id, then the nonce: four zero bytes and the counter; ciphertext follows."""
 _PACKET_NONCE: Final = WRAPPED_HEADER_BYTES
@@ -130,7 +135,7 @@ class KeyringPacketCipher:
         """Returns header, nonce and ciphertext: 33 bytes more than the plaintext."""
         self._count += 1
         kek_id = self._keks.current
-        header = _PACKET.pack(WRAPPED_FORMAT, kek_id, self._count)
+        header = _PACKET.pack(_PACKET_FORMAT, kek_id, self._count)
         return header + self._key(kek_id).encrypt(
             header[_PACKET_NONCE:], plaintext, header + associated_data
         )
@@ -141,7 +146,7 @@ class KeyringPacketCipher:
             raise SealBroken
         header = blob[: _PACKET.size]
         packet_format, kek_id, _ = _PACKET.unpack(header)
-        if packet_format != WRAPPED_FORMAT:
+        if packet_format != _PACKET_FORMAT:
             raise SealBroken
         try:
             return self._key(kek_id).decrypt(
@@ -201,7 +206,9 @@ class KeyringSealer:
     """A `ports.sealer.Sealer` over a keyring; keeps the ciphers used last opened.
 
     A wrapped key is: format (1 byte), KEK id (4 bytes, big endian), nonce (12), the data
-    key encrypted under that KEK with the bytes before the nonce as associated data.
+    key encrypted under that KEK with the bytes before the nonce, and the conversation, as
+    associated data. Keys of the first version's format lack the conversation; they open as
+    long as the sentinel does not say that there are none left (`bound`).
     """
 
     def __init__(
@@ -211,12 +218,18 @@ class KeyringSealer:
         *,
         read: Callable[[], Keyring] | None = None,
         opened_ciphers: int = OPENED_CIPHERS,
+        fresh: bool = True,
     ) -> None:
-        """`read` reads the keyring again, where it may change while this runs."""
+        """`read` reads the keyring again, where it may change while this runs. `fresh`: this is
+        for a store that is only being made; else its sentinel tells what members' rows have.
+        """
         self._keks = KeyEncryptionKeys(keyring, read)
         self._random_bytes = random_bytes
         self._nonces = Nonces(random_bytes)
-        self._opened: Recent[bytes, KeyringCipher] = Recent(opened_ciphers)
+        self._opened: Recent[tuple[bytes, ConversationId], KeyringCipher] = Recent(opened_ciphers)
+        self._bound = fresh
+        self._macs = MemberMacs(random_bytes(MAC_KEY_BYTES) if fresh else b"")
+        self._met_sentinel = False
 
     @property
     def keyring(self) -> Keyring:
@@ -228,24 +241,45 @@ class KeyringSealer:
         """Id of the KEK that wraps new data keys."""
         return self._keks.current
 
-    def new_wrapped_key(self) -> bytes:
-        """A fresh random data key, wrapped with the current KEK: 65 bytes."""
-        return self._wrap(self._random_bytes(KEY_BYTES), _DATA_KEY)
+    @property
+    def macs(self) -> MemberMacs:
+        """What members' rows are authenticated with; its key stands in the sentinel."""
+        return self._macs
 
-    def rewrapped(self, wrapped_key: bytes) -> bytes:
-        """The same data key, wrapped with the current KEK; raises as `cipher`."""
-        return self._wrap(self._unwrap(wrapped_key, _DATA_KEY), _DATA_KEY)
+    @property
+    def bound(self) -> bool:
+        """Whether each data key is bound to its conversation, and each member's row has its MAC.
 
-    def cipher(self, wrapped_key: bytes) -> KeyringCipher:
-        """The cipher of a wrapped key; raises `KeyringWrong` if it does not unwrap,
-        `KeyringBehind` if its KEK is not here, `ConversationShredded` if there is none.
+        Only a store of the first version says otherwise, until it was taken over.
         """
-        found = self._opened.get(wrapped_key)
+        return self._bound
+
+    def all_bound(self) -> None:
+        """From now on what is not bound is refused."""
+        self._bound = self._macs.required = True
+
+    def new_wrapped_key(self, conversation: ConversationId) -> bytes:
+        """A fresh random data key, wrapped with the current KEK: 65 bytes."""
+        purpose = data_key_associated_data(conversation)
+        return self._wrap(self._random_bytes(KEY_BYTES), purpose)
+
+    def rewrapped(self, wrapped_key: bytes, conversation: ConversationId) -> bytes:
+        """The same data key, wrapped with the current KEK; raises as `cipher`."""
+        data_key = self._data_key(wrapped_key, conversation)
+        return self._wrap(data_key, data_key_associated_data(conversation))
+
+    def cipher(self, wrapped_key: bytes, conversation: ConversationId) -> KeyringCipher:
+        """The cipher of a conversation's wrapped key; raises `KeyringWrong` if it does not
+        unwrap or is another's, `KeyringBehind` if its KEK is not here, `ConversationShredded`
+        if there is none.
+        """
+        place = (wrapped_key, conversation)
+        found = self._opened.get(place)
         if found is None:
             if not wrapped_key:
                 raise ConversationShredded
-            found = KeyringCipher(self._unwrap(wrapped_key, _DATA_KEY), self._nonces)
-            self._opened.put(wrapped_key, found)
+            found = KeyringCipher(self._data_key(wrapped_key, conversation), self._nonces)
+            self._opened.put(place, found)
         return found
 
     def packet_cipher(self, worker: WorkerId) -> KeyringPacketCipher:
@@ -275,14 +309,25 @@ class KeyringSealer:
     def sentinel(self) -> bytes:
         """A blob to keep beside the data: it tells at the next start whether the keyring is theirs.
 
-        It is made when the data directory is made, and again when its KEK is replaced.
+        It is made when the data directory is made, and again when its KEK is replaced. It
+        tells, too, with which key members' rows are authenticated, and whether all are bound.
         """
-        return self._wrap(_SENTINEL, _SENTINEL)
+        told = _SENTINEL + (_ALL_BOUND if self.bound else _SOME_UNBOUND) + self._macs.key
+        return self._wrap(told, _SENTINEL)
 
     def verify_sentinel(self, blob: bytes) -> None:
-        """Raises `KeyringWrong` if `blob` is not a sentinel that this keyring made."""
-        if self._unwrap(blob, _SENTINEL) != _SENTINEL:
+        """Takes over what a sentinel tells; raises `KeyringWrong` if this keyring did not make it.
+
+        What was bound stays so while this runs, whatever a later sentinel says.
+        """
+        told = self._unwrap(blob, _SENTINEL)
+        flag, key = told[len(_SENTINEL) :][:1], told[len(_SENTINEL) + 1 :]
+        if not told.startswith(_SENTINEL) or len(key) not in (0, MAC_KEY_BYTES):
             raise KeyringWrong
+        self._macs.key = key or self._macs.key or self._random_bytes(MAC_KEY_BYTES)
+        stays = self._met_sentinel and self._bound
+        self._bound = self._macs.required = stays or flag == _ALL_BOUND
+        self._met_sentinel = True
 
     def _wrap(self, plaintext: bytes, purpose: bytes) -> bytes:
         current = self._keks.current
@@ -292,6 +337,15 @@ class KeyringSealer:
         if kek is None:
             raise _behind(current, self.keyring)
         return header + nonce + AESGCM(kek).encrypt(nonce, plaintext, header + purpose)
+
+    def _data_key(self, wrapped_key: bytes, conversation: ConversationId) -> bytes:
+        if is_bound(wrapped_key):
+            return self._unwrap(wrapped_key, data_key_associated_data(conversation))
+        if self.bound:
+            raise KeyringWrong(
+                "A wrapped key is not bound to its conversation, though all were: it was put there."
+            )
+        return self._unwrap(wrapped_key, _UNBOUND_DATA_KEY)
 
     def _unwrap(self, blob: bytes, purpose: bytes) -> bytes:
         if len(blob) < _WRAP_LEAST:
@@ -303,13 +357,13 @@ class KeyringSealer:
         kek = self._keks.get(kek_id)
         if kek is None:
             behind = _behind(kek_id, self.keyring)
-            raise behind if purpose == _DATA_KEY else KeyringWrong(behind.detail)
+            raise KeyringWrong(behind.detail) if purpose == _SENTINEL else behind
         try:
             return AESGCM(kek).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], header + purpose)
         except InvalidTag:
             raise KeyringWrong(
                 f"Key {kek_id} of {self.keyring.place} is not the one that the data was sealed "
-                "with."
+                "with, or this wrapped key belongs to something else."
             ) from None
 
 
@@ -325,10 +379,11 @@ def open_sealer_of(
 ) -> KeyringSealer:
     """The sealer over a source's keyring; raises `KeyringMissing`, `KeyringWrong`.
 
-    With `create` a file is made (mode 0600) where there is none. What the start should tell
-    stands in `.keyring`.
+    With `create` the store is only being made, and a keyring file (mode 0600) where there is
+    none. What the start should tell stands in `.keyring`.
     """
-    return KeyringSealer(source.read(create=create), random_bytes, read=source.read)
+    keyring = source.read(create=create)
+    return KeyringSealer(keyring, random_bytes, read=source.read, fresh=create)
 
 
 def open_keyring(path: Path, create: bool, random_bytes: RandomBytes = os.urandom) -> KeyringSealer:

@@ -114,7 +114,9 @@ class ColdRecord(msgspec.Struct, frozen=True):
     def values(self) -> tuple[list[Segment], list[ColdMetadata]]:
         """The segments and metadata of the record."""
         return [row.value() for row in self.segments], [
-            ColdMetadata(conversation_of(conversation), tuple(map(member_of, members)))
+            ColdMetadata(
+                conversation_of(conversation), tuple(member_of(row, row.mac) for row in members)
+            )
             for conversation, members in self.metadata
         ]
 

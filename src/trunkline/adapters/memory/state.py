@@ -132,7 +132,7 @@ class HotState:
                 self.known[conversation.id, entry.sender, entry.client_message_id] = entry.seq
         members = self.members.setdefault(conversation.id, {})
         for row in write.members:
-            members[row.user] = member_of(row)
+            members[row.user] = member_of(row, row.mac)
             self._raise_version(row.user, conversation)
         move_markers(members, write.entries)
         self.unarchived.setdefault(key, time_ms)

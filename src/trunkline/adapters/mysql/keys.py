@@ -14,6 +14,7 @@ from trunkline.adapters.mysql.shards import ShardMap
 from trunkline.adapters.mysql.sql import statement
 from trunkline.core.appending import ConversationWrite
 from trunkline.core.envelope import WRAPPED_HEADER_BYTES, kek_of, wrapped_header
+from trunkline.core.member_macs import MemberMacs
 from trunkline.errors import KeyringBehind, StorageUnavailable, StoreNotMigrated
 from trunkline.model import Conversation, ConversationId, ConversationKey
 
@@ -58,7 +59,9 @@ class MysqlKeys:
                     break
                 after = rows[-1].key
 
-    async def rewrap(self, changes: Sequence[tuple[Conversation, bytes]]) -> Sequence[Conversation]:
+    async def rewrap(
+        self, changes: Sequence[tuple[Conversation, bytes]], macs: MemberMacs | None = None
+    ) -> Sequence[Conversation]:
         """Replaces wrapped keys that still are the ones given, in key order, as appends lock."""
         new = {row.key: (row.wrapped_key, wrapped) for row, wrapped in changes}
         after: list[Conversation] = []
@@ -76,6 +79,9 @@ class MysqlKeys:
                         statement("conversations_locked", lists={"keys": key_list(keys)}),
                     ]
                 )
+                if macs is not None:
+                    for key in keys:
+                        await _authenticate(connection, key, macs)
                 return found
 
             after += map(conversation_of, await database.transaction(work))
@@ -157,6 +163,14 @@ class MysqlKeys:
         for database in self._shards.all:
             await database.transaction(work)
         await self._copy(await self.sentinel())
+
+
+async def _authenticate(connection: Connection, key: ConversationKey, macs: MemberMacs) -> None:
+    """Gives the members' rows of a conversation, whose lock is held, their MACs."""
+    for row in await connection.rows(statement("members", key=key)):
+        member = member_of(row)
+        mac = macs.of(key, member)
+        await connection.execute(statement("member_mac", key=key, user=member.user, mac=mac))
 
 
 def check_fence(found: Sequence[Row], writes: Iterable[ConversationWrite]) -> None:

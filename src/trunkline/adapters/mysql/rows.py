@@ -53,7 +53,7 @@ def member_of(row: Row) -> Member:
     try:
         return Member(
             UserId(row[1].decode()), Seq(row[2]), from_bytes(row[3]), row[4], Seq(row[5]),
-            from_bytes(row[6]), row[7], Seq(row[8]), row[9],
+            from_bytes(row[6]), row[7], Seq(row[8]), row[9], bytes(row[10]),
         )  # fmt: skip
     except UnicodeDecodeError:
         raise DataDamaged(f"The conversation {row[0]:#018x} has the member {row[1]!r}.") from None
@@ -64,7 +64,7 @@ def member_row(key: ConversationKey, m: Member) -> str:
     return (
         f"({key},x'{m.user.encode().hex()}',{m.visible_from},x'{m.digest_before:032x}',"
         f"{m.countable_before},{m.left_at},x'{m.left_digest:032x}',{m.left_countable},{m.marker},"
-        f"{m.marker_countable})"
+        f"{m.marker_countable},x'{m.mac.hex()}')"
     )
 
 

@@ -174,7 +174,7 @@ def unpack_metadata(body: bytes, file: str) -> ColdMetadata:
     except (msgspec.MsgspecError, TypeError) as error:
         raise DataDamaged(f"{file}: metadata does not decode: {error}.") from error
     return ColdMetadata(
-        conversation_of(found.conversation), tuple(member_of(m) for m in found.members)
+        conversation_of(found.conversation), tuple(member_of(m, m.mac) for m in found.members)
     )
 
 

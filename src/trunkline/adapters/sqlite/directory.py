@@ -13,7 +13,7 @@ from trunkline.core.lives import RandomBytes, first_life, next_life
 from trunkline.errors import DataDamaged, DataDirInvalid, DataDirLocked, DataDirNewer
 from trunkline.model import StoreLife
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _POLL_SECONDS: Final = 0.02
 _DATABASES: Final = ("journal.db", "tables.db", "cold.db")
 # What may stand in a folder that has no format yet: an opening that was cut off, and the
@@ -89,7 +89,9 @@ class DataDirectory:
         return directory
 
     def complete(self, random_bytes: RandomBytes, now_ms: int) -> None:
-        """Writes `format` once the databases were made: from then on they must exist."""
+        """Writes `format` once the databases were made, or made to be of this version: from
+        then on they must exist, and no older version opens them.
+        """
         if self._format is None:
             self._write(first_life(random_bytes, now_ms))
         elif self.is_new:

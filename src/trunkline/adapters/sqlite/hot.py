@@ -410,7 +410,7 @@ def _member_after(written: Written | None, user: UserId, slot: Slot) -> Member |
     member = slot.members.get(user)
     if written is None:
         return member
-    known = {row.user: member_of(row) for row in written.members if row.user == user}
+    known = {row.user: member_of(row, row.mac) for row in written.members if row.user == user}
     if not known and member is not None:
         known[user] = member
     move_markers(known, written.entries)

@@ -270,7 +270,7 @@ class HotInspector:
         for row in self._tables.records(MemberRow, "inspect_members", signed(key)):
             _digest(row.digest_before)
             _digest(row.left_digest)
-            found.append(member_of(row))
+            found.append(member_of(row, row.mac))
         return found
 
     async def entries(self, key: ConversationKey) -> AsyncIterator[Sequence[StoredEntry]]:

@@ -10,6 +10,7 @@ from trunkline.adapters.sqlite.overlay import Overlay
 from trunkline.adapters.sqlite.records import Record, Written
 from trunkline.adapters.sqlite.tables import Tables
 from trunkline.core.envelope import kek_of
+from trunkline.core.member_macs import MemberMacs
 from trunkline.core.rows import conversation_row
 from trunkline.model import Conversation, ConversationId, ConversationKey
 
@@ -42,8 +43,13 @@ class SqliteKeys:
                 return
             after = rows[-1].key
 
-    async def rewrap(self, changes: Sequence[tuple[Conversation, bytes]]) -> Sequence[Conversation]:
-        """Replaces wrapped keys that still are the ones given, in one commit."""
+    async def rewrap(
+        self, changes: Sequence[tuple[Conversation, bytes]], macs: MemberMacs | None = None
+    ) -> Sequence[Conversation]:
+        """Replaces wrapped keys that still are the ones given, in one commit; MACs before it."""
+        if macs is not None:
+            for row, _ in changes:
+                await self._authenticate(row.key, macs)
         slots = await self._hot.turn_with([row.key for row, _ in changes])
         records: list[Record] = []
         for row, wrapped in changes:
@@ -53,6 +59,15 @@ class SqliteKeys:
                 records.append(_written(new))
         await self._hot.commit(records)
         return await self._hot.rows([row.key for row, _ in changes])
+
+    async def _authenticate(self, key: ConversationKey, macs: MemberMacs) -> None:
+        members = await self._hot.members(key)
+        slot = (await self._hot.turn_with([key])).get(key)
+        if slot is None:
+            self._hot.give_turn_back()
+            return
+        sealed = [macs.seal(key, member) for member in members.values()]
+        await self._hot.commit_row(slot.conversation, sealed)
 
     async def find(self, conversation: ConversationId) -> Conversation | None:
         """The conversation's row."""

@@ -316,7 +316,7 @@ def _conversation_columns(number: int, row: ConversationRow) -> Row:
 
 
 def _member_columns(number: int, row: MemberRow) -> Row:
-    return (number, *msgspec.structs.astuple(row)[:-1])
+    return (number, *msgspec.structs.astuple(row)[:-2], row.mac)
 
 
 def _message_columns(number: int, change: _Change, trimmed_up_to: Seq) -> list[Row]:

@@ -20,10 +20,11 @@ from trunkline.model import (
 CHECKSUM_BYTES: Final = 16
 
 
-class MemberRow(rows.MemberRow, frozen=True, gc=False, array_like=True):
+class MemberRow(rows.MemberColumns, frozen=True, gc=False, array_like=True):
     """A member's row, and the version of the user's conversation that came with the change."""
 
     version: int
+    mac: bytes = b""
 
 
 class Written(msgspec.Struct, array_like=True, tag="w", frozen=True, gc=False):
@@ -107,5 +108,5 @@ def member_row(member: Member, version: int) -> MemberRow:
     return MemberRow(
         member.user, member.visible_from, rows.digest_bytes(member.digest_before),
         member.countable_before, member.left_at, rows.digest_bytes(member.left_digest),
-        member.left_countable, member.marker, member.marker_countable, version,
+        member.left_countable, member.marker, member.marker_countable, version, member.mac,
     )  # fmt: skip

@@ -211,7 +211,7 @@ class State:
         assert slot is not None
         slot.journal_id = journal_id
         for row in record.members:
-            slot.set_member(member_of(row))
+            slot.set_member(member_of(row, row.mac))
             lines = self._lists.setdefault(row.user, {})
             lines[record.key] = UserConversation(record.id, record.key, row.version)
         move_markers(slot.members, record.entries)

@@ -90,6 +90,9 @@ class Tables:
         try:
             with translated(path.name):
                 connection.execute(schema("tables"))
+                columns = {row[1] for row in connection.execute(statement("member_columns"))}
+                if "mac" not in columns:  # made by the first version
+                    connection.execute(statement("member_add_mac"))
         finally:
             connection.close()
         return cls(path, cache_bytes)

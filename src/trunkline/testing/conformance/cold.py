@@ -26,17 +26,17 @@ HIGH_KEYS = [2**64 - 1, 2**63, 2**63 - 1, 1]
 
 
 def _conversation(writer: Writer, key: int = 2**64 - 5) -> Conversation:
+    name = ConversationId("José 🦊")
     return Conversation(
-        ConversationKey(key), ConversationId("José 🦊"), ConversationKind.GROUP,
-        writer.sealer.new_wrapped_key(), Seq(1_000), 990, Digest(2**128 - 1),
+        ConversationKey(key), name, ConversationKind.GROUP,
+        writer.sealer.new_wrapped_key(name), Seq(1_000), 990, Digest(2**128 - 1),
     )  # fmt: skip
 
 
 def _segment(writer: Writer, conversation: Conversation, first: int, last: int) -> Segment:
     entries = [Entry(Seq(seq), UserId("ann"), seq, f"body {seq}") for seq in range(first, last + 1)]
-    return segments.seal(
-        conversation, entries, first - 1, writer.sealer.cipher(conversation.wrapped_key)
-    )
+    cipher = writer.sealer.cipher(conversation.wrapped_key, conversation.id)
+    return segments.seal(conversation, entries, first - 1, cipher)
 
 
 async def _ranges(cold: ColdStore, key: int, after: int, up_to: int) -> list[tuple[int, int]]:
@@ -70,7 +70,7 @@ class ColdStoreSuite:
         async with make_store() as stores:
             assert list(await stores.cold.read(conversation.key, Seq(0), Seq(300))) == put
             assert await stores.cold.metadata(conversation.key) == metadata
-            cipher = writer.sealer.cipher(conversation.wrapped_key)
+            cipher = writer.sealer.cipher(conversation.wrapped_key, conversation.id)
             entries = [
                 e for s in put for e in segments.open_segment(conversation, s, cipher).entries
             ]

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from trunkline.core.appending import AppendPlanner
+from trunkline.core.member_macs import MemberMacs
 from trunkline.model import Conversation, ConversationId, UserId
 from trunkline.ports.keys import WrappedKeys
 from trunkline.ports.sealer import Sealer
@@ -66,18 +67,35 @@ class WrappedKeysSuite:
             if metadata is not None:  # of a cold store that outlives its opening
                 assert metadata.conversation.wrapped_key == row.wrapped_key
 
+    async def test_members_get_their_macs_with_the_key_that_is_wrapped(
+        self, make_keys: KeyStoreMaker, sealers: Sealers
+    ) -> None:
+        """Over whatever stood there before; views, markers and lists stay as they are."""
+        old, new = sealers
+        writer, foreign = Writer(old), MemberMacs(b"f" * 32)
+        writer.decide = AppendPlanner(old.cipher, foreign, group_members=GROUP_MEMBERS).decide
+        async with make_keys() as stores:
+            await fill_group(writer, stores.hot)
+            row, _ = await view(stores.hot, "ann", "g")
+            before = await stores.hot.members(row.key)
+            assert not any(new.macs.hold(row.key, member) for member in before.values())
+            assert await KeyChanges(stores.hot, stores.keys, stores.cold, new).bind() == 1
+            after = await stores.hot.members(row.key)
+            assert after == {user: new.macs.seal(row.key, m) for user, m in before.items()}
+            assert len(await check_view(Writer(new), stores.hot, "dan", "g")) == 9
+
     async def test_an_append_keeps_what_was_rewrapped_before_it(
         self, make_keys: KeyStoreMaker, sealers: Sealers
     ) -> None:
         """Also one by a worker that knew the conversation under its old key."""
         old, new = sealers
         writer = Writer(new)
-        writer.decide = AppendPlanner(new.cipher, group_members=GROUP_MEMBERS).decide
+        writer.decide = AppendPlanner(new.cipher, new.macs, group_members=GROUP_MEMBERS).decide
         async with make_keys() as stores:
             await fill_group(Writer(old), stores.hot)
             row, _ = await view(stores.hot, "ann", "g")
             await writer.append(stores.hot, writer.message("g", "ann", "before"))
-            wrapped = new.rewrapped(row.wrapped_key)
+            wrapped = new.rewrapped(row.wrapped_key, row.id)
             (after,) = await stores.keys.rewrap([(row, wrapped)])
             assert (after.wrapped_key, after.head) == (wrapped, 10)
             assert seq_of((await writer.append(stores.hot, writer.message("g", "bob", "after")))[0])
@@ -94,7 +112,10 @@ class WrappedKeysSuite:
         async with make_keys() as stores:
             await fill_group(Writer(old), stores.hot)
             row, _ = await view(stores.hot, "ann", "g")
-            first, second = new.rewrapped(row.wrapped_key), new.rewrapped(row.wrapped_key)
+            first, second = (
+                new.rewrapped(row.wrapped_key, row.id),
+                new.rewrapped(row.wrapped_key, row.id),
+            )
             await stores.keys.rewrap([(row, first)])
             (after,) = await stores.keys.rewrap([(row, second)])
             assert after.wrapped_key == first

@@ -62,7 +62,7 @@ class Writer:
     def __init__(self, sealer: Sealer) -> None:
         self.sealer = sealer
         self.decide: Callable[..., Decision] = AppendPlanner(
-            sealer.cipher, group_members=GROUP_MEMBERS
+            sealer.cipher, sealer.macs, group_members=GROUP_MEMBERS
         ).decide
         self._time_ms = 1_700_000_000_000
         self._next_key = 1
@@ -119,7 +119,7 @@ class Writer:
         if key is None:
             key = conversation_key(shard_hash(conversation), self._next_key)
             self._next_key += 1
-        return FreshKey(ConversationKey(key), self.sealer.new_wrapped_key())
+        return FreshKey(ConversationKey(key), self.sealer.new_wrapped_key(conversation))
 
     async def append(self, hot: HotStore, *drafts: Draft) -> list[Outcome]:
         """Appends drafts as one batch."""
@@ -127,7 +127,7 @@ class Writer:
 
     def open(self, conversation: Conversation, entries: Sequence[StoredEntry]) -> list[Entry]:
         """Opens entries as the reader does."""
-        cipher = self.sealer.cipher(conversation.wrapped_key)
+        cipher = self.sealer.cipher(conversation.wrapped_key, conversation.id)
         return [
             opened(entry, cipher.open(entry.sealed, associated_data_of(conversation.id, entry)))
             for entry in entries
@@ -176,7 +176,7 @@ async def check_view(writer: Writer, hot: HotStore, user: str, conversation: str
     stored = await hot.read(row.key, after, shown.last)
     assert is_whole(stored, after, shown.last)
     entries = writer.open(row, stored)
-    entry_hash = digests.hasher(row.id, writer.sealer.cipher(row.wrapped_key).digest_key)
+    entry_hash = digests.hasher(row.id, writer.sealer.cipher(row.wrapped_key, row.id).digest_key)
     running, countable = member.digest_before, member.countable_before
     for entry, at_rest in zip(entries, stored, strict=True):
         assert at_rest.entry_hash == digests.hash_entry(entry, entry_hash)

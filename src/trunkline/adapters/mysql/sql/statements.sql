@@ -40,19 +40,19 @@ SELECT id, ckey FROM conversation WHERE id IN ({ids})
 
 -- name: members_of
 SELECT ckey, user, visible_from, digest_before, countable_before, left_at, left_digest,
-    left_countable, marker, marker_countable
+    left_countable, marker, marker_countable, mac
 FROM member WHERE (ckey, user) IN ({pairs})
 
 -- name: members
 SELECT ckey, user, visible_from, digest_before, countable_before, left_at, left_digest,
-    left_countable, marker, marker_countable
+    left_countable, marker, marker_countable, mac
 FROM member WHERE ckey = {key}
 
 -- name: views
 SELECT c.ckey, c.id, c.kind, c.wrapped_key, c.head, c.countable, c.digest, c.archived_up_to,
     c.trimmed_up_to, c.membership_version, c.member_count, c.sealed_name,
     m.ckey, m.user, m.visible_from, m.digest_before, m.countable_before, m.left_at, m.left_digest,
-    m.left_countable, m.marker, m.marker_countable
+    m.left_countable, m.marker, m.marker_countable, m.mac
 FROM conversation c JOIN member m ON m.ckey = c.ckey AND m.user = {user}
 WHERE c.id IN ({ids})
 
@@ -93,13 +93,16 @@ INSERT INTO idempotency (ckey, sender, client_message_id, seq, stored_at) VALUES
 
 -- name: member_put
 INSERT INTO member (ckey, user, visible_from, digest_before, countable_before, left_at,
-    left_digest, left_countable, marker, marker_countable)
+    left_digest, left_countable, marker, marker_countable, mac)
 VALUES {rows}
 ON DUPLICATE KEY UPDATE visible_from = VALUES(visible_from),
     digest_before = VALUES(digest_before), countable_before = VALUES(countable_before),
     left_at = VALUES(left_at), left_digest = VALUES(left_digest),
     left_countable = VALUES(left_countable), marker = VALUES(marker),
-    marker_countable = VALUES(marker_countable)
+    marker_countable = VALUES(marker_countable), mac = VALUES(mac)
+
+-- name: member_mac
+UPDATE member SET mac = {mac} WHERE ckey = {key} AND user = {user}
 
 -- name: outbox_insert
 INSERT INTO outbox (number, user, ckey, id) VALUES {rows}

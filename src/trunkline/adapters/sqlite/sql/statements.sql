@@ -39,19 +39,25 @@ FROM conversation WHERE key = ?;
 
 -- name: member
 SELECT user, visible_from, digest_before, countable_before, left_at, left_digest,
-    left_countable, marker, marker_countable
+    left_countable, marker, marker_countable, mac
 FROM member WHERE key = ? AND user = ?;
+
+-- name: member_columns
+PRAGMA table_info(member);
+
+-- name: member_add_mac
+ALTER TABLE member ADD COLUMN mac BLOB NOT NULL DEFAULT x'';
 
 -- name: members
 SELECT user, visible_from, digest_before, countable_before, left_at, left_digest,
-    left_countable, marker, marker_countable
+    left_countable, marker, marker_countable, mac
 FROM member WHERE key = ? ORDER BY user;
 
 -- name: views
 SELECT c.key, c.id, c.kind, c.wrapped_key, c.head, c.countable, c.digest, c.archived_up_to,
     c.trimmed_up_to, c.membership_version, c.member_count, c.sealed_name,
     m.user, m.visible_from, m.digest_before, m.countable_before, m.left_at, m.left_digest,
-    m.left_countable, m.marker, m.marker_countable
+    m.left_countable, m.marker, m.marker_countable, m.mac
 FROM json_each(?) AS asked
 CROSS JOIN conversation AS c ON c.id = asked.value
 CROSS JOIN member AS m ON m.key = c.key AND m.user = ?;
@@ -141,8 +147,8 @@ WHERE (key, sender, client_message_id) > (?, ?, ?)
 
 -- name: member_put
 INSERT OR REPLACE INTO member (key, user, visible_from, digest_before, countable_before, left_at,
-    left_digest, left_countable, marker, marker_countable)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    left_digest, left_countable, marker, marker_countable, mac)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: member_marker
 UPDATE member SET marker = ?, marker_countable = ? WHERE key = ? AND user = ? AND marker < ?;
@@ -221,7 +227,7 @@ FROM message WHERE key = ? ORDER BY seq;
 
 -- name: inspect_members
 SELECT user, visible_from, digest_before, countable_before, left_at, left_digest,
-    left_countable, marker, marker_countable, 0
+    left_countable, marker, marker_countable, 0, mac
 FROM member WHERE key = ? ORDER BY user;
 
 -- name: inspect_known_ids

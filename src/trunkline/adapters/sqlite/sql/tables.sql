@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS member (
     left_countable INTEGER NOT NULL,
     marker INTEGER NOT NULL,
     marker_countable INTEGER NOT NULL,
+    mac BLOB NOT NULL DEFAULT x'',
     PRIMARY KEY (key, user)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS user_conversation (

@@ -1,0 +1,1 @@
+-- Version 2: with it members' rows get their MACs, and no worker that writes rows without goes on.
