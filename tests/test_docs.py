@@ -450,6 +450,22 @@ def test_every_relative_link_leads_somewhere() -> None:
     assert not broken, "\n".join(broken)
 
 
+@pytest.mark.parametrize("name", ["docs/guarantees.md", "SECURITY.md"])
+def test_every_test_that_shows_something_is_there(name: str) -> None:
+    """Named by its path, or alone behind one of the same folder."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    known = {path.name for folder in ("tests", "src") for path in (ROOT / folder).rglob("*.py")}
+    places = re.findall(r"`((?:tests|testing)/[\w/.]+)`", text)
+    missing = [
+        place
+        for place in places
+        if not (ROOT / place).exists() and not (ROOT / "src/trunkline" / place).exists()
+    ]
+    missing += [file for file in re.findall(r"`(test_\w+\.py)`", text) if file not in known]
+    assert places
+    assert not missing
+
+
 def write_reference() -> None:
     for name in REFERENCE:
         text: Any = rendered(name)
