@@ -17,6 +17,7 @@ import apsw
 
 from trunkline.errors import SqliteUnsafe
 
+_IN_MEMORY: Final = Path(":memory:")
 PRIVATE_MODE: Final = 0o600
 _FAULTY: Final = ((3, 7, 0), (3, 51, 3))
 """The first version with the fault, and the first without."""
@@ -118,7 +119,8 @@ def connect(path: Path, *, busy_seconds: float, owner: bool = True) -> Connectio
     when it is closed as the last one, and so alone. Raises `SqliteUnsafe`, `Error`, `OSError`.
     """
     check_library(library_version())
-    make_private(path)
+    if path != _IN_MEMORY:
+        make_private(path)
     connection = apsw.Connection(os.fspath(path), statementcachesize=_STATEMENTS_KEPT)
     try:
         connection.set_busy_timeout(int(busy_seconds * 1_000))
