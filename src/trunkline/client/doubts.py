@@ -28,6 +28,11 @@ class Doubts:
         return self._begun or bool(self.ahead)
 
     @property
+    def want_all(self) -> bool:
+        """Whether a sync from the very start is still to be asked for."""
+        return self._begun and not self._asked
+
+    @property
     def cover_all(self) -> bool:
         """Whether all copies are being compared, not just some that were found ahead."""
         return self._covering and self.are_open

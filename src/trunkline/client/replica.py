@@ -176,8 +176,8 @@ class Replica:
             self._change(one)
 
     def sync_ended(self, cursor: int) -> None:
-        """The last page of a sync was taken over."""
-        self.cursor = cursor
+        """The last page was taken over. If doubts began meanwhile, the next sync asks for all."""
+        self.cursor = self.cursor if self.doubts.want_all else cursor
         self._new_endpoint = False
         self.turn += 1
         for conversation in self.doubts.sync_ended():

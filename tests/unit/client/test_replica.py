@@ -253,3 +253,20 @@ def test_a_view_that_has_ended_keeps_the_name_that_it_had() -> None:
     watched.replica.changed([changed(2, left=True)])
     (copy,) = watched.write().copies
     assert (copy.name, copy.left) == ("Ours", True)
+
+
+def test_doubts_that_begin_during_a_sync_are_answered_by_the_next_from_the_very_start() -> None:
+    """The one under way lists only what changed: what it leaves out is not gone."""
+    watched = Watched(head=5)
+    watched.pull(5)
+    replica = watched.replica
+    replica.doubts.sync_begins()
+    replica.doubt()
+    replica.sync_ended(9)
+    assert (replica.cursor, replica.sync_wanted) == (0, True)
+    assert replica.held[ROOM].last == 5
+    replica.doubts.sync_begins()
+    replica.changed([changed(5)])
+    replica.sync_ended(9)
+    assert (replica.cursor, replica.held[ROOM].last) == (9, 5)
+    assert not watched.reported
