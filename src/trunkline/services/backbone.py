@@ -168,7 +168,7 @@ class Backbone:
             self.metrics.store_generation.set_function(lambda: identity.life.generation)
         return Claims(
             identity, stores.hot, self._views, stores.sealer, self.append, self.syncs.describe,
-            stores.clock, self.metrics,
+            self.syncs.charge, stores.clock, self.metrics,
         )  # fmt: skip
 
     def _make_syncs(self) -> Syncs:

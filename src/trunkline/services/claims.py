@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 from trunkline.core.seen import is_proven, proof_of
 from trunkline.errors import InvalidInput, from_code
 from trunkline.model import (
+    NO_SEQ,
     ClientMessageId,
     Conversation,
     ConversationId,
@@ -31,6 +33,7 @@ from trunkline.wire.frames import Ahead, Changed, Confirm, Error, Synced
 
 CLAIMS_MAX: Final = 256
 _ANSWER_SECONDS: Final = 30.0
+_LOGGED_MOST: Final = 10
 
 _log = structlog.get_logger("trunkline.claims")
 
@@ -69,6 +72,7 @@ class Claims:
         sealer: Sealer,
         append: AppendService,
         describe: Callable[[Conversation, Member], Changed],
+        charge: Callable[[Connection, int], None],
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -78,6 +82,7 @@ class Claims:
         self._sealer = sealer
         self._append = append
         self._describe = describe
+        self._charge = charge
         self._clock = clock
         self._metrics = metrics
 
@@ -90,7 +95,7 @@ class Claims:
             for conversation, seen in (await self._views.known(user, some)).items():
                 row = seen.conversation
                 if not row.shredded:
-                    cipher = self._sealer.cipher(row.wrapped_key, row.id)
+                    cipher = self._sealer.cipher(row.wrapped_key, row.place)
                     proofs[conversation] = proof_of(cipher, frame.offsets[conversation]).hex()
         return proofs
 
@@ -117,8 +122,10 @@ class Claims:
         """
         if not 0 < len(frame.claims) <= CLAIMS_MAX:
             raise InvalidInput(f"`ahead` names 1 to {CLAIMS_MAX} conversations.")
+        self._charge(connection, len(frame.claims))
         access = await self._views.known(connection.user, frame.claims.keys())
         proven: dict[ConversationId, Seq] = {}
+        ahead: dict[ConversationId, tuple[Seq, Seq]] = {}
         for conversation, claim in frame.claims.items():
             seen = access.get(conversation)
             if seen is None or claim.seq <= seen.view.last:
@@ -127,13 +134,15 @@ class Claims:
             row = seen.conversation
             told = not seen.view.left and not row.shredded
             if told and is_proven(
-                self._sealer.cipher(row.wrapped_key, row.id), claim.seq, claim.proof
+                self._sealer.cipher(row.wrapped_key, row.place), claim.seq, claim.proof
             ):
                 proven[conversation] = claim.seq
+            ahead[conversation] = (seen.view.last, claim.seq)
+        if ahead:
+            some = dict(islice(ahead.items(), _LOGGED_MOST))
             _log.warning(
                 "endpoint_ahead", user=connection.user, endpoint=connection.endpoint,
-                conversation=conversation, holds=claim.seq, head=seen.view.last,
-                proven=conversation in proven,
+                conversations=len(ahead), proven=len(proven), heads_and_held=some,
             )  # fmt: skip
         if proven and frame.mark == identity.life.mark:
             await identity.begin("an endpoint proves to hold entries that are gone")
@@ -143,10 +152,13 @@ class Claims:
 
     async def _fill(self, connection: Connection, conversation: ConversationId, up_to: Seq) -> None:
         """Fills with `lost` entries up to there, some at a time, so that others come between."""
+        before = NO_SEQ
         while True:
             seen = (await self._views.known(connection.user, (conversation,))).get(conversation)
             if seen is None or seen.view.left or seen.view.last >= up_to:
                 return
+            if seen.view.last == before:
+                raise InvalidInput("A message of this user has the id that filling it up needs.")
             before = seen.view.last
             asking = _Asking(connection)
             name = ClientMessageId(f"lost {before + 1} {connection.name}"[:64])

@@ -86,7 +86,7 @@ class Syncs:
         A page goes on in the answer that it belongs to. If that is not kept any more, the
         endpoint is compared anew, and only what lies behind the page's position is listed.
         """
-        self._charge(connection, len(frame.vector or ()) + _held_count(frame.parts or ()))
+        self.charge(connection, len(frame.vector or ()) + _held_count(frame.parts or ()))
         start = position_of(frame.next) if frame.next else None
         answer = self._answers.of(connection)
         known = 0 if self._comparison.keeps(connection.user) else connection.listed
@@ -121,7 +121,7 @@ class Syncs:
 
     async def confirm(self, connection: Connection, frame: Confirm) -> None:
         """Raises the endpoint's read offsets; raises `NotMember`, `AheadOfHead` (I9)."""
-        self._charge(connection, len(frame.offsets))
+        self.charge(connection, len(frame.offsets))
         access: dict[ConversationId, Access] = {}
         async for some in paced(list(frame.offsets)):
             found = await self._views.of_many(connection.user, some)
@@ -269,8 +269,8 @@ class Syncs:
             await self._cached.confirm(moves, members)
             self._durable.add(moves)
 
-    def _charge(self, connection: Connection, conversations: int) -> None:
-        """For one frame; raises `InvalidInput`, `RateLimited`."""
+    def charge(self, connection: Connection, conversations: int) -> None:
+        """For one frame that names so many; raises `InvalidInput`, `RateLimited`."""
         if conversations > self._most_offsets:
             raise InvalidInput(f"One frame names at most {self._most_offsets} conversations.")
         self._charges.take(connection.user, _FRAME_CHARGE + conversations)
@@ -331,7 +331,7 @@ class Syncs:
                 conversation.id, conversation.kind, view.last, view.first, to_hex(view.digest),
                 digest_key="", marker=view.marker, left=view.left, shredded=True,
             )  # fmt: skip
-        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.id)
+        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.place)
         return Changed(
             conversation.id,
             conversation.kind,
@@ -348,7 +348,7 @@ class Syncs:
     def _name(self, conversation: Conversation, view: View) -> str | None:
         if not view.sealed_name:
             return None
-        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.id)
+        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.place)
         return cipher.open(view.sealed_name, name_associated_data(conversation.id)).decode()
 
 
