@@ -200,9 +200,9 @@ class NeverPulls(Client):
 BROKEN_SERVERS: Mapping[type[SimulatedServer], tuple[str, ...]] = {
     AcksBeforeSync: ("I2", "I3", "I4", "I5", "I6"),
     ColdIsNotSynced: ("data_damaged", "I8"),
-    PushesBeforeCommit: ("I2", "I5", "I8"),
+    PushesBeforeCommit: ("I2", "I5", "I8", "entries_lost"),
     DoesNotDeduplicate: ("I6",),
-    PushesToWhoeverWasMember: ("I13",),
+    PushesToWhoeverWasMember: ("I13", "entries_lost"),
     ForgetsUnknownOutcomes: ("not complete", "I13"),
     AnswersPullsShort: ("I8",),
     MarksAreNotStored: ("I4", "not complete"),
