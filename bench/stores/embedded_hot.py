@@ -23,7 +23,7 @@ from trunkline.adapters.keyring import open_keyring
 from trunkline.adapters.sqlite import EmbeddedStores, Settings, open_embedded
 from trunkline.core.appending import Accepted, AppendPlanner
 from trunkline.core.ids import conversation_key, uuid7
-from trunkline.model import ConversationId, Draft, FreshKey, Kind, UserId
+from trunkline.model import ConversationId, Draft, FreshKey, Kind, UserId, place_of
 
 USERS = [UserId(f"user-{number:04d}") for number in range(50)]
 CONVERSATIONS = {"64": 64, "20,000 Zipf": 20_000}
@@ -59,8 +59,8 @@ async def create(stores: EmbeddedStores, planner: AppendPlanner, sealer, name: s
             (conversation := ConversationId(f"conversation-{number:05d}")), USERS[0],
             uuid7(now, random.getrandbits(74)), Kind.CREATED, now, users=tuple(USERS),
             fresh=FreshKey(
-                conversation_key(random.getrandbits(10), random.getrandbits(54)),
-                sealer.new_wrapped_key(conversation),
+                key := conversation_key(random.getrandbits(10), random.getrandbits(54)),
+                sealer.new_wrapped_key(place_of(key, conversation)),
             ),
         )
         for number in range(CONVERSATIONS[name])

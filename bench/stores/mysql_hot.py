@@ -31,7 +31,7 @@ from trunkline.adapters.mysql.settings import DatabaseSettings, Settings
 from trunkline.adapters.mysql.stores import MysqlStores, migrate_mysql, open_mysql
 from trunkline.core.appending import Accepted, AppendPlanner, AppendState, Decision
 from trunkline.core.ids import conversation_key, shard_hash, uuid7
-from trunkline.model import ConversationId, Draft, FreshKey, Kind, UserId
+from trunkline.model import ConversationId, Draft, FreshKey, Kind, UserId, place_of
 
 DATABASE = "trunkline_bench"
 USERS = [UserId(f"user-{number:04d}") for number in range(4)]
@@ -82,8 +82,8 @@ async def create(stores: MysqlStores, planner: AppendPlanner, sealer) -> None:
                 uuid7(now, random.getrandbits(74)), Kind.CREATED, now,
                 users=tuple(USERS),
                 fresh=FreshKey(
-                    conversation_key(shard_hash(name), random.getrandbits(54)),
-                    sealer.new_wrapped_key(name),
+                    key := conversation_key(shard_hash(name), random.getrandbits(54)),
+                    sealer.new_wrapped_key(place_of(key, name)),
                 ),
             )
             for number in range(start, min(start + 256, max(CONVERSATIONS.values())))

@@ -32,7 +32,7 @@ from trunkline.adapters.redis.settings import Settings
 from trunkline.adapters.redis.stores import RedisStores, open_redis
 from trunkline.core.appending import AppendPlanner, ConversationWrite
 from trunkline.core.ids import conversation_key, uuid7
-from trunkline.model import ConversationId, Draft, FreshKey, Kind, Seq, UserId, WorkerId
+from trunkline.model import ConversationId, Draft, FreshKey, Kind, Seq, UserId, WorkerId, place_of
 
 PIPELINE = 64
 BATCH = 256
@@ -155,8 +155,8 @@ class Batches:
         self._drafted = 0
         self._fresh = [
             FreshKey(
-                conversation_key(self._random.getrandbits(10), self._random.getrandbits(54)),
-                sealer.new_wrapped_key(conversation),
+                key := conversation_key(self._random.getrandbits(10), self._random.getrandbits(54)),
+                sealer.new_wrapped_key(place_of(key, conversation)),
             )
             for conversation in self._ids
         ]

@@ -18,10 +18,18 @@ Seq = NewType("Seq", int)
 Digest = NewType("Digest", int)
 """Sum of entry hashes modulo 2^128."""
 
+Place = NewType("Place", str)
+"""What a wrapped data key is bound to: the conversation's key and id."""
+
 NO_SEQ = Seq(0)
 NOBODY = UserId("")
 """The sender of `lost` entries."""
 NO_DIGEST = Digest(0)
+
+
+def place_of(key: ConversationKey, conversation: ConversationId) -> Place:
+    """The place of a conversation in the store: one row, under one name."""
+    return Place(f"{key:016x}:{conversation}")
 
 
 class ConversationKind(StrEnum):
@@ -98,6 +106,11 @@ class Conversation(msgspec.Struct, frozen=True, gc=False):
     membership_version: int = 0
     member_count: int = 0
     sealed_name: bytes = b""
+
+    @property
+    def place(self) -> Place:
+        """What its wrapped key is bound to."""
+        return place_of(self.key, self.id)
 
     @property
     def shredded(self) -> bool:

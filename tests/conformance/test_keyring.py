@@ -23,10 +23,19 @@ from trunkline.adapters.keyring.settings import Settings
 from trunkline.adapters.keyring.source import FileSource
 from trunkline.core.envelope import kek_of
 from trunkline.errors import ConfigInvalid, KeyringBehind, KeyringMissing, KeyringWrong
-from trunkline.model import ConversationId, ConversationKey, Member, Seq, UserId, WorkerId
+from trunkline.model import (
+    ConversationId,
+    ConversationKey,
+    Member,
+    Place,
+    Seq,
+    UserId,
+    WorkerId,
+    place_of,
+)
 from trunkline.testing.conformance import SealerSuite
 
-HERE = ConversationId("here")
+HERE = Place("0001:here")
 
 
 @pytest.fixture
@@ -243,3 +252,12 @@ def test_what_was_bound_stays_so_though_an_older_sentinel_is_put_back(tmp_path: 
     opened.verify_sentinel(of_first_version)
     assert opened.bound
     assert not opened.macs.hold(ConversationKey(7), _member())
+
+
+def test_a_wrapped_key_opens_in_its_own_row_only(tmp_path: Path) -> None:
+    """Who gives his own row another conversation's id and wrapped key has nothing of it."""
+    sealer = open_keyring(tmp_path / "keyring.json", create=True)
+    group, mine = ConversationKey(7), ConversationKey(8)
+    wrapped = sealer.new_wrapped_key(place_of(group, ConversationId("board")))
+    with pytest.raises(KeyringWrong):
+        sealer.cipher(wrapped, place_of(mine, ConversationId("board")))

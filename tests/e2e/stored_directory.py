@@ -32,6 +32,7 @@ from trunkline.model import (
     OffsetMove,
     Seq,
     UserId,
+    place_of,
 )
 from trunkline.ports.sealer import Sealer
 from trunkline.services.archiver import Archiver
@@ -64,7 +65,7 @@ class Filler:
     def fresh(self, conversation: ConversationId) -> FreshKey:
         shard = ids.shard_hash(conversation)
         key = ids.conversation_key(shard, self.random.getrandbits(54))
-        return FreshKey(key, self.sealer.new_wrapped_key(conversation))
+        return FreshKey(key, self.sealer.new_wrapped_key(place_of(key, conversation)))
 
     def draft(self, conversation: str, sender: UserId, number: str, kind: Kind, **more: object):
         return Draft(

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from trunkline.adapters.keyring import open_keyring
 from trunkline.core.envelope import data_key_associated_data, is_bound
-from trunkline.model import ConversationId
+from trunkline.model import ConversationId, ConversationKey, Place, place_of
 
 GROUP, MINE = "single:3:ann3:bob", "single:3:eve4:them"
 
@@ -45,9 +45,10 @@ def make_first_version(path: Path) -> None:
     """Keys that are bound to nothing, rows without MACs, the sentinel and format of then."""
     kek = open_keyring(path / "keyring.json", create=False).keyring.keys[1]
     with tables(path) as connection:
-        rows = connection.execute("SELECT id, wrapped_key FROM conversation").fetchall()
-        for name, wrapped in rows:
-            old = wrap(kek, b"trunkline data key", unwrap(kek, name, wrapped))
+        rows = connection.execute("SELECT key, id, wrapped_key FROM conversation").fetchall()
+        for key, name, wrapped in rows:
+            place = place_of(ConversationKey(key + 2**63), ConversationId(name))
+            old = wrap(kek, b"trunkline data key", unwrap(kek, place, wrapped))
             connection.execute("UPDATE conversation SET wrapped_key = ? WHERE id = ?", (old, name))
         connection.execute("ALTER TABLE member DROP COLUMN mac")
     with closing(sqlite3.connect(path / "cold.db")) as cold, cold:
@@ -59,8 +60,8 @@ def make_first_version(path: Path) -> None:
     (path / "format").write_text('{"version": 1, "created": "%s"}\n' % ("ab" * 16))
 
 
-def unwrap(kek: bytes, conversation: str, blob: bytes) -> bytes:
-    bound_to = blob[:5] + data_key_associated_data(ConversationId(conversation))
+def unwrap(kek: bytes, place: Place, blob: bytes) -> bytes:
+    bound_to = blob[:5] + data_key_associated_data(place)
     return AESGCM(kek).decrypt(blob[5:17], blob[17:], bound_to)
 
 
@@ -86,6 +87,14 @@ def test_it_is_read_as_it_is_and_taken_over_by_the_next_server(data: Path) -> No
         for (wrapped,) in connection.execute("SELECT wrapped_key FROM conversation"):
             assert is_bound(wrapped)
         assert connection.execute("SELECT min(length(mac)) FROM member").fetchone() == (16,)
+
+
+def test_keys_are_rotated_in_it_before_any_server_ran(data: Path) -> None:
+    assert run_json("keys", "rotate", data)["kek"] == 2
+    with serving(data):
+        pass
+    assert bodies(data, GROUP) == ["for bob alone"]
+    assert run_json("audit", data)["findings"] == []
 
 
 def test_a_member_who_is_put_into_the_tables_is_none_and_the_audit_names_him(data: Path) -> None:

@@ -31,7 +31,7 @@ from trunkline.app.keys import bind_rows, open_node_sealer, open_token_keys
 from trunkline.app.serving import reachable, run_server, stop_on_signals, tune_interpreter
 from trunkline.config import Config
 from trunkline.core.auditing import AuditReport
-from trunkline.errors import TrunklineError
+from trunkline.errors import StoreNotMigrated, TrunklineError
 from trunkline.http.ops import serve_ops
 from trunkline.model import WorkerId
 from trunkline.ports.clock import Clock
@@ -90,7 +90,7 @@ async def migrate(
     async with open_mysql(config.mysql, SystemClock(), agree=sealer.verify_sentinel):
         pass
     if after and not sealer.bound:
-        async with open_tiers(config, SystemClock()) as tiers:
+        async with open_tiers(config, SystemClock(), unbound=True) as tiers:
             hot = tiers.hot
             changes = KeyChanges(hot.hot, hot.keys, tiers.cold.cold, tiers.sealer)
             await bind_rows(tiers.sealer, hot.keys, changes)
@@ -187,16 +187,28 @@ async def audit(config: Config) -> AuditReport:
 
 
 @asynccontextmanager
-async def open_tiers(config: Config, clock: Clock) -> AsyncIterator[Tiers]:
+async def open_tiers(
+    config: Config, clock: Clock, *, unbound: bool = False
+) -> AsyncIterator[Tiers]:
     """The durable tiers, while the context is open.
 
     One that is away refuses what it is asked, retryably, until `Tiers.watch` finds it back. Raises
-    what is wrong with one that is there.
+    what is wrong with one that is there. `unbound`: also where rows are still to be bound to
+    their places; else nobody works with such: what was written meanwhile would stay unbound.
     """
     warn_of_clear_ways(config)
     sealer = open_node_sealer(config.data_path, config.keyring, create=False)
+
+    def agree(sentinel: bytes) -> None:
+        sealer.agree(sentinel)
+        if not (sealer.bound or unbound):
+            raise StoreNotMigrated(
+                "Members' rows and keys are not bound to their places yet: stop the workers of "
+                "the version before, then run `trunkline migrate --after`."
+            )
+
     async with (
-        open_mysql(config.mysql, clock, agree=sealer.agree) as hot,
+        open_mysql(config.mysql, clock, agree=agree) as hot,
         open_hbase(config.hbase) as cold,
     ):
         yield Tiers(hot, cold, sealer)

@@ -84,7 +84,7 @@ async def _bring_keys(path: Path, config: Config, sealer: KeyringSealer) -> None
         held = keyring_source(config.keyring, node).read()
     except KeyringMissing:
         if (agreed := await agreed_sentinel(config.mysql)) is not None:
-            sealer.verify_sentinel(agreed)
+            KeyringSealer(sealer.keyring, fresh=False).verify_sentinel(agreed)
     else:
         if any(held.keys.get(number) != key for number, key in sealer.keyring.keys.items()):
             raise KeyringWrong(

@@ -36,6 +36,7 @@ from trunkline.model import (
     Entry,
     Kind,
     Member,
+    Place,
     Seq,
     StoredEntry,
     UserId,
@@ -149,12 +150,9 @@ class _Seals:
     `held`: the MACs of members who were found to be there.
     """
 
-    __slots__ = ("cipher", "compress", "entry_hash", "held", "id_bytes", "macs", "wrapped_key")
+    __slots__ = ("cipher", "compress", "entry_hash", "held", "id_bytes", "wrapped_key")
 
-    def __init__(
-        self, conversation: Conversation, cipher: Cipher, macs: MemberMacs, *, compress: bool
-    ) -> None:
-        self.macs = macs
+    def __init__(self, conversation: Conversation, cipher: Cipher, *, compress: bool) -> None:
         self.held: dict[UserId, bytes] = {}
         self.compress = compress
         self.wrapped_key = conversation.wrapped_key
@@ -167,7 +165,7 @@ class _Work:
     """One conversation while a batch is decided."""
 
     __slots__ = (
-        "_membership_bytes", "_seals", "_seals_of", "conversation", "countable", "created",
+        "_macs", "_membership_bytes", "_seals", "_seals_of", "conversation", "countable", "created",
         "digest", "entries", "head", "known_members", "member_count", "members", "opened",
         "sealed_name", "version",
     )  # fmt: skip
@@ -177,6 +175,7 @@ class _Work:
         conversation: Conversation,
         members: Mapping[UserId, Member],
         seals_of: Callable[[Conversation], _Seals],
+        macs: MemberMacs,
         *,
         created: bool,
         membership_bytes: int,
@@ -186,6 +185,7 @@ class _Work:
         self.created = created
         self._seals: _Seals | None = None
         self._seals_of = seals_of
+        self._macs = macs
         self.head = conversation.head
         self.countable = conversation.countable
         self.digest = conversation.digest
@@ -209,24 +209,26 @@ class _Work:
         member = self.members.get(user)
         if member is None:
             member = self.known_members.get(user)
-            if member is not None and not self.seals.macs.hold(self.conversation.key, member):
+            if member is not None and not self._macs.hold(self.conversation.key, member):
                 raise SealBroken(f"The row of the member {user!r} does not have its MAC.")
         return member
 
     def present(self, user: UserId) -> bool:
-        """Whether the user is a member now; raises as `member`."""
-        held = self.seals.held
+        """Whether the user is a member now; raises as `member`, if the row says so."""
+        member = self.members.get(user)
+        if member is not None:
+            return not member.left_at
         known = self.known_members.get(user)
-        if known is not None and not known.left_at and held.get(user) == known.mac:
-            # A MAC that once was that of a member who is there: checked again, it would hold.
-            return user not in self.members or not self.members[user].left_at
-        member = self.member(user)
-        if member is None or member.left_at:
+        if known is None or known.left_at:
             return False
-        if self.seals.macs.required:
-            if len(held) >= _SENDERS_HELD:
-                held.clear()
-            held[user] = member.mac
+        # A MAC that once was that of a member who is there: checked again, it would hold.
+        held = self.seals.held
+        if held.get(user) != known.mac:
+            self.member(user)
+            if self._macs.required:
+                if len(held) >= _SENDERS_HELD:
+                    held.clear()
+                held[user] = known.mac
         return True
 
     def write(self, draft: Draft, kind: Kind, content_type: str, body: str) -> Seq:
@@ -286,9 +288,9 @@ class _Work:
         return seq
 
     def leave(self, draft: Draft, users: tuple[UserId, ...]) -> Seq:
+        leaving = [self.member(user) for user in users]  # nothing is written if one is not right
         seq = self.write_membership(draft, Kind.LEFT, users)
-        for user in users:
-            member = self.member(user)
+        for member in leaving:
             assert member is not None
             self._put(
                 msgspec.structs.replace(
@@ -306,7 +308,7 @@ class _Work:
         return self.head
 
     def _put(self, member: Member) -> None:
-        self.members[member.user] = self.seals.macs.seal(self.conversation.key, member)
+        self.members[member.user] = self._macs.seal(self.conversation.key, member)
 
     def rename(self, name: str) -> None:
         self.sealed_name = self.seals.cipher.seal(
@@ -337,7 +339,7 @@ class AppendPlanner:
 
     def __init__(
         self,
-        cipher_of: Callable[[bytes, ConversationId], Cipher],
+        cipher_of: Callable[[bytes, Place], Cipher],
         macs: MemberMacs,
         *,
         group_members: int,
@@ -402,6 +404,7 @@ class AppendPlanner:
             conversation,
             state.members.get(draft.conversation, {}),
             self._seals_of,
+            self._macs,
             created=created,
             membership_bytes=self._membership_bytes,
         )
@@ -413,8 +416,7 @@ class AppendPlanner:
         if seals is None or seals.wrapped_key != conversation.wrapped_key:
             seals = _Seals(
                 conversation,
-                self._cipher_of(conversation.wrapped_key, conversation.id),
-                self._macs,
+                self._cipher_of(conversation.wrapped_key, conversation.place),
                 compress=self._compress_bodies,
             )
             self._seals.put(conversation.id, seals)

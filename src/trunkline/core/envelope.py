@@ -15,6 +15,7 @@ from trunkline.model import (
     ConversationId,
     Digest,
     Entry,
+    Place,
     Seq,
     StoredEntry,
     UserId,
@@ -59,9 +60,9 @@ def wrapping_of(wrapped_key: bytes) -> int:
     return 2 * kek_of(wrapped_key) + is_bound(wrapped_key)
 
 
-def data_key_associated_data(conversation: ConversationId) -> bytes:
-    """What a conversation's wrapped data key is bound to, behind its header."""
-    return b"trunkline data key " + conversation.encode()
+def data_key_associated_data(place: Place) -> bytes:
+    """What the wrapped data key of a place is bound to, behind its header."""
+    return b"trunkline data key " + place.encode()
 
 
 def entry_associated_data(

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from trunkline.core.member_macs import MemberMacs
 from trunkline.core.sealing import Cipher, PacketCipher
-from trunkline.model import ConversationId, WorkerId
+from trunkline.model import Place, WorkerId
 
 
 class Sealer(Protocol):
@@ -24,18 +24,18 @@ class Sealer(Protocol):
         """What members' rows are authenticated with, over all processes of a deployment."""
         ...
 
-    def new_wrapped_key(self, conversation: ConversationId) -> bytes:
+    def new_wrapped_key(self, place: Place) -> bytes:
         """A fresh random data key, wrapped for one conversation."""
         ...
 
-    def cipher(self, wrapped_key: bytes, conversation: ConversationId) -> Cipher:
+    def cipher(self, wrapped_key: bytes, place: Place) -> Cipher:
         """The cipher of a conversation's wrapped key; raises `KeyringWrong` if it does not
         unwrap or is another conversation's, `KeyringBehind` if its KEK is not here,
         `ConversationShredded` if it is empty.
         """
         ...
 
-    def rewrapped(self, wrapped_key: bytes, conversation: ConversationId) -> bytes:
+    def rewrapped(self, wrapped_key: bytes, place: Place) -> bytes:
         """The same data key, wrapped with the current KEK; raises as `cipher`."""
         ...
 

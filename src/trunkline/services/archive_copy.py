@@ -82,7 +82,7 @@ class Copier:
 
     async def _segments(self, part: Part) -> AsyncIterator[Segment]:
         conversation = part.conversation
-        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.id)
+        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.place)
         for first, last in segments.plan(part.after, part.up_to):
             run = part.stored[first - 1 - part.after : last - part.after]
             entries = [
@@ -99,7 +99,7 @@ class Copier:
         Every segment is opened, and its digest compared with the sum of hot's hashes.
         """
         conversation = part.conversation
-        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.id)
+        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.place)
         hashes = {entry.seq: entry.entry_hash for entry in part.stored}
         covered = part.after
         for segment in await self._cold.read(conversation.key, part.after, part.up_to):

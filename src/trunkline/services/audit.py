@@ -183,7 +183,7 @@ class Audit:
         if self._sealer is None or conversation.shredded:
             return None
         try:
-            return self._sealer.cipher(conversation.wrapped_key, conversation.id)
+            return self._sealer.cipher(conversation.wrapped_key, conversation.place)
         except (KeyringWrong, SealBroken) as error:
             self._findings.add("keyring_wrong", conversation.id, error.detail)
             return None

@@ -42,18 +42,25 @@ class AuthenticHotStore:
     async def views(
         self, user: UserId, ids: Collection[ConversationId]
     ) -> Mapping[ConversationId, tuple[Conversation, Member]]:
-        """As the store; raises `SealBroken` for a row that is not as it was written.
+        """As the store; raises `SealBroken` if one is asked for and its row is not as it was
+        written. Of several such rows are left out, and logged: one that somebody put there
+        keeps nobody from all the others.
 
         Of a shredded conversation nobody learns anything, whatever his row says.
         """
         rows = await self._hot.views(user, ids)
         hold = self._macs.hold
-        for conversation, member in rows.values():
-            if not conversation.shredded and not hold(conversation.key, member):
-                raise SealBroken(
-                    f"The row of the member {user!r} of {conversation.id!r} does not have its MAC."
-                )
-        return rows
+        forged = [
+            conversation.id
+            for conversation, member in rows.values()
+            if not conversation.shredded and not hold(conversation.key, member)
+        ]
+        if not forged:
+            return rows
+        if len(ids) == 1:
+            raise SealBroken(f"The row of the member {user!r} of {forged[0]!r} has not its MAC.")
+        _log.error("member_not_authentic", user=user, conversations=forged)
+        return {id_: row for id_, row in rows.items() if id_ not in forged}
 
     async def members(self, key: ConversationKey) -> Mapping[UserId, Member]:
         """As the store, without rows that are not as they were written: those are logged."""

@@ -12,6 +12,7 @@ from trunkline.model import (
     FreshKey,
     Kind,
     UserId,
+    place_of,
 )
 from trunkline.ports.clock import Clock
 from trunkline.ports.sealer import Sealer
@@ -37,10 +38,8 @@ class FreshKeys:
 
     def make(self, conversation: ConversationId) -> FreshKey:
         """A key on the conversation's shard, and a wrapped data key."""
-        return FreshKey(
-            ids.conversation_key(ids.shard_hash(conversation), self._random_bits(54)),
-            self._sealer.new_wrapped_key(conversation),
-        )
+        key = ids.conversation_key(ids.shard_hash(conversation), self._random_bits(54))
+        return FreshKey(key, self._sealer.new_wrapped_key(place_of(key, conversation)))
 
 
 class Drafting:

@@ -59,7 +59,7 @@ class Export:
 
     async def entries(self, conversation: Conversation) -> AsyncIterator[Entry]:
         """Its entries 1..head; raises `DataDamaged` rather than skip one (I8)."""
-        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.id)
+        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.place)
         reached = 0
         async for entry in self._trimmed(conversation, cipher):
             reached += 1
@@ -91,7 +91,7 @@ class Export:
             raise _lacking(reached + 1)
 
     def _name(self, conversation: Conversation) -> str:
-        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.id)
+        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.place)
         return cipher.open(conversation.sealed_name, name_associated_data(conversation.id)).decode()
 
 

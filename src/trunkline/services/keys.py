@@ -62,13 +62,14 @@ class KeyChanges:
         return count
 
     async def _rewrap(self, rows: Sequence[Conversation], macs: MemberMacs | None) -> None:
-        new = {row.key: self._sealer.rewrapped(row.wrapped_key, row.id) for row in rows}
+        new = {row.key: self._sealer.rewrapped(row.wrapped_key, row.place) for row in rows}
         await self._put_cold(rows, new)
         then = await self._keys.rewrap([(row, new[row.key]) for row in rows], macs)
         # What an archiver has stored meanwhile under the old KEK is hidden by what was put
         # here; if it was newer, it is put again.
         seen = {row.key: _state(row) for row in rows}
-        await self._put_cold([row for row in then if seen[row.key] != _state(row)], {})
+        stale = [row for row in then if macs is not None or seen[row.key] != _state(row)]
+        await self._put_cold(stale, {})
 
     async def _put_cold(
         self, rows: Sequence[Conversation], new: Mapping[ConversationKey, bytes]

@@ -213,14 +213,14 @@ class Reader:
     def _open(self, conversation: Conversation, stored: Sequence[StoredEntry]) -> list[Entry]:
         if not stored:
             return []
-        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.id)
+        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.place)
         return [
             opened(entry, cipher.open(entry.sealed, associated_data_of(conversation.id, entry)))
             for entry in stored
         ]
 
     def _open_segment(self, conversation: Conversation, segment: Segment) -> segments.OpenedSegment:
-        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.id)
+        cipher = self._sealer.cipher(conversation.wrapped_key, conversation.place)
         return segments.open_segment(conversation, segment, cipher)
 
     async def _timed(self, tier: str, read: Awaitable[Answer]) -> Answer:

@@ -94,7 +94,7 @@ async def read_history(
     return {
         conversation: ConversationHistory(
             conversation,
-            sealer.cipher(row.wrapped_key, row.id).digest_key,
+            sealer.cipher(row.wrapped_key, row.place).digest_key,
             await _read(row, hot, cold, sealer),
         )
         for conversation, row in rows.items()
@@ -118,7 +118,7 @@ async def judge_cold_metadata(history: History, hot: HotStore, cold: ColdStore) 
 async def _read(
     row: Conversation, hot: HotStore, cold: ColdStore, sealer: Sealer
 ) -> Sequence[Entry]:
-    cipher = sealer.cipher(row.wrapped_key, row.id)
+    cipher = sealer.cipher(row.wrapped_key, row.place)
     found: dict[Seq, Entry] = {}
     for segment in await cold.read(row.key, Seq(0), row.head):
         for entry in segments.open_segment(row, segment, cipher).entries:

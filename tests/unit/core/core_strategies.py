@@ -17,6 +17,7 @@ from trunkline.model import (
     Kind,
     Seq,
     UserId,
+    place_of,
 )
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
@@ -56,5 +57,6 @@ def runs(draw: st.DrawFn, most: int = 20) -> list[Entry]:
 def conversation(sealer: KeyringSealer | None = None) -> Conversation:
     """A group without entries; without a sealer it has no key."""
     name = ConversationId("g 🦊")
-    wrapped_key = sealer.new_wrapped_key(name) if sealer else b""
-    return Conversation(ConversationKey(2**64 - 1), name, ConversationKind.GROUP, wrapped_key)
+    key = ConversationKey(2**64 - 1)
+    wrapped_key = sealer.new_wrapped_key(place_of(key, name)) if sealer else b""
+    return Conversation(key, name, ConversationKind.GROUP, wrapped_key)

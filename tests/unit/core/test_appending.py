@@ -41,6 +41,7 @@ from trunkline.model import (
     Seq,
     StoredEntry,
     UserId,
+    place_of,
 )
 
 GROUP_MEMBERS = 4
@@ -50,8 +51,8 @@ USERS = [UserId(user) for user in ("ann", "bob", "José", "jose")]
 
 
 @cache
-def wrapped_key(conversation: str) -> bytes:
-    return SEALER.new_wrapped_key(ConversationId(conversation))
+def wrapped_key(key: ConversationKey, conversation: str) -> bytes:
+    return SEALER.new_wrapped_key(place_of(key, ConversationId(conversation)))
 
 
 class Book:
@@ -106,8 +107,8 @@ def draft(
     name: str | None = None,
     creates: bool = False,
 ) -> Draft:
-    wrapped = wrapped_key(conversation)
-    fresh = FreshKey(ConversationKey(len(conversation)), wrapped)
+    key = ConversationKey(len(conversation))
+    fresh = FreshKey(key, wrapped_key(key, conversation))
     return Draft(
         ConversationId(conversation), UserId(sender), ClientMessageId(message_id), kind, 1_000,
         body, users=tuple(UserId(user) for user in users), name=name,
@@ -202,7 +203,7 @@ def check(book: Book) -> None:
     """I1, I14 and the counts of every conversation and member of a book."""
     for identity, row in book.rows.items():
         stored, shown = book.entries[identity], book.shown[identity]
-        cipher = SEALER.cipher(row.wrapped_key, row.id)
+        cipher = SEALER.cipher(row.wrapped_key, row.place)
         entry_hash = digests.hasher(identity, cipher.digest_key)
         assert [e.seq for e in stored] == list(range(1, row.head + 1))
         assert shown == [

@@ -26,10 +26,10 @@ from trunkline.core.envelope import (
     segment_associated_data,
 )
 from trunkline.errors import SealBroken
-from trunkline.model import ConversationId, Digest, Seq, StoredEntry
+from trunkline.model import ConversationId, Digest, Place, Seq, StoredEntry
 
 SEALER = sealer()
-HERE = ConversationId("here")
+HERE = Place("0001:here")
 CIPHER = SEALER.cipher(SEALER.new_wrapped_key(HERE), HERE)
 
 stored_entries = st.builds(

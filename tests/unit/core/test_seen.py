@@ -5,10 +5,10 @@ from __future__ import annotations
 from core_strategies import sealer
 
 from trunkline.core.seen import is_proven, proof_of
-from trunkline.model import ConversationId, Seq
+from trunkline.model import Place, Seq
 
 SEALER = sealer()
-HERE = ConversationId("here")
+HERE = Place("0001:here")
 ONE, OTHER = (SEALER.cipher(SEALER.new_wrapped_key(HERE), HERE) for _ in range(2))
 
 

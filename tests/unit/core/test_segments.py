@@ -15,7 +15,7 @@ from trunkline.model import Digest, Entry, Kind, Seq, UserId
 
 SEALER = sealer()
 CONVERSATION = conversation(SEALER)
-CIPHER = SEALER.cipher(CONVERSATION.wrapped_key, CONVERSATION.id)
+CIPHER = SEALER.cipher(CONVERSATION.wrapped_key, CONVERSATION.place)
 
 
 @given(runs(), st.integers(0, 2**53))

@@ -29,6 +29,7 @@ from trunkline.model import (
     Seq,
     StoredEntry,
     UserId,
+    place_of,
 )
 from trunkline.ports.inspection import KnownId, Listing, StoreFault
 from trunkline.services.audit import Audit
@@ -79,7 +80,7 @@ class Held:
         self.planner = AppendPlanner(self.sealer.cipher, self.sealer.macs, group_members=100)
         self.id = ConversationId(conversation)
         self.key = ids.conversation_key(ids.shard_hash(self.id), random.getrandbits(54))
-        self.fresh = FreshKey(self.key, self.sealer.new_wrapped_key(self.id))
+        self.fresh = FreshKey(self.key, self.sealer.new_wrapped_key(place_of(self.key, self.id)))
         self.row: Conversation | None = None
         self.rows: list[StoredEntry] = []
         self.people: dict[UserId, Member] = {}
@@ -132,7 +133,7 @@ class Held:
     def archive(self, up_to: int, *, trim: int = 0) -> None:
         """Copies entries behind what is archived into segments, then trims."""
         assert self.row is not None
-        cipher = self.sealer.cipher(self.row.wrapped_key, self.row.id)
+        cipher = self.sealer.cipher(self.row.wrapped_key, self.row.place)
         entries = [
             opened(row, cipher.open(row.sealed, associated_data_of(self.id, row)))
             for row in self.rows

@@ -73,7 +73,7 @@ def swap_contents(held: Held) -> None:
 def forge_overlap(held: Held) -> None:
     """A second segment over 1..20 with another content, rightly sealed."""
     assert held.row is not None
-    cipher = held.sealer.cipher(held.row.wrapped_key, held.row.id)
+    cipher = held.sealer.cipher(held.row.wrapped_key, held.row.place)
     part = segments.open_segment(held.row, held.cold.kept[0], cipher)
     entries = part.entries[:5]
     entries[4] = msgspec.structs.replace(entries[4], body="never said")
@@ -83,7 +83,7 @@ def forge_overlap(held: Held) -> None:
 def cut_segment(held: Held, first: int) -> None:
     """The segment over 1..20 is replaced by one that begins later."""
     assert held.row is not None
-    cipher = held.sealer.cipher(held.row.wrapped_key, held.row.id)
+    cipher = held.sealer.cipher(held.row.wrapped_key, held.row.place)
     part = segments.open_segment(held.row, held.cold.kept[0], cipher)
     before = sum(e.kind is Kind.MESSAGE for e in part.entries[: first - 1])
     held.cold.kept[0] = segments.seal(held.row, part.entries[first - 1 :], before, cipher)
@@ -96,7 +96,7 @@ def bend_segment(held: Held) -> None:
 
 def miscount_segment(held: Held) -> None:
     assert held.row is not None
-    cipher = held.sealer.cipher(held.row.wrapped_key, held.row.id)
+    cipher = held.sealer.cipher(held.row.wrapped_key, held.row.place)
     part = segments.open_segment(held.row, held.cold.kept[0], cipher)
     held.cold.kept[0] = segments.seal(held.row, part.entries, 3, cipher)
 
@@ -111,7 +111,7 @@ def change_cold_key(held: Held, wrapped_key: bytes, **fields: object) -> None:
 async def test_a_key_that_is_wrapped_anew_in_one_tier_gives_no_finding() -> None:
     """A rotation is under way, or was cut short: it is the same data key."""
     held = a_lively_group()
-    change_cold_key(held, held.sealer.rewrapped(held.fresh.wrapped_key, held.id))
+    change_cold_key(held, held.sealer.rewrapped(held.fresh.wrapped_key, held.row.place))
 
     assert (await held.audit()).findings == ()
 
@@ -218,7 +218,7 @@ DAMAGES: dict[str, tuple[Callable[[Held], object], str]] = {
         "cold_metadata_wrong",
     ),
     "another data key in the cold tier": (
-        lambda h: change_cold_key(h, h.sealer.new_wrapped_key(h.id), sealed_name=b""),
+        lambda h: change_cold_key(h, h.sealer.new_wrapped_key(h.row.place), sealed_name=b""),
         "cold_metadata_wrong",
     ),
     "a name with a bit flipped": (

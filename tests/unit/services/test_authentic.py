@@ -11,7 +11,7 @@ from held_records import a_keyring
 from trunkline.adapters.keyring import KeyringSealer
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.memory.hot import MemoryHotStore
-from trunkline.core.appending import Accepted, Refused
+from trunkline.core.appending import Accepted, AppendState, Refused
 from trunkline.errors import SealBroken
 from trunkline.model import Conversation, ConversationId, ConversationKey, Member, Seq, UserId
 from trunkline.services.authentic import AuthenticHotStore
@@ -75,8 +75,6 @@ async def test_nobody_is_pushed_to_by_a_row_that_was_put_there(
 
 
 def _decided(writer: Writer, conversation: Conversation, members: list[Member], *drafts: object):
-    from trunkline.core.appending import AppendState
-
     rows = {member.user: member for member in members}
     state = AppendState({GROUP: conversation}, {GROUP: rows}, {})
     return writer.decide(drafts, state)
@@ -126,3 +124,21 @@ async def test_removing_a_row_that_was_put_there_gives_it_no_mac(
     )
     assert isinstance(decision.outcomes[0], Refused)
     assert not decision.writes
+
+
+async def test_one_row_that_was_put_there_keeps_nobody_from_the_others(
+    stores: tuple[Writer, Tampered, AuthenticHotStore],
+) -> None:
+    """Asked for with others it is left out; alone it is refused."""
+    writer, hot, authentic = stores
+    await writer.append(hot, writer.create("h", "bob", "1", []))
+    other = ConversationId("h")
+    true = await MemoryHotStore.views(hot, BOB, [GROUP, other])
+
+    async def both(
+        user: UserId, ids: Collection[ConversationId]
+    ) -> Mapping[ConversationId, tuple[Conversation, Member]]:
+        return {**true, GROUP: (true[GROUP][0], hot.rows[user])}
+
+    hot.views = both  # type: ignore[method-assign]
+    assert set(await authentic.views(BOB, [GROUP, other])) == {other}

@@ -122,7 +122,7 @@ class Tiers:
 
     async def erase(self, row: Conversation, seq: int) -> None:
         """Puts every segment again, without the body of an entry."""
-        cipher = self.sealer.cipher(row.wrapped_key, row.id)
+        cipher = self.sealer.cipher(row.wrapped_key, row.place)
         for segment in await self._cold.read(row.key, Seq(0), row.head):
             part = segments.open_segment(row, segment, cipher)
             entries = [msgspec.structs.replace(e, body="") if e.seq == seq else e
@@ -248,7 +248,7 @@ async def test_what_another_wrapped_key_opened_is_not_given(tiers: Tiers) -> Non
     """A conversation whose key was destroyed is not served from memory."""
     row = await tiers.fill()
     await tiers.reader.encoded(row, Seq(0), Seq(9), JSON)
-    destroyed = msgspec.structs.replace(row, wrapped_key=tiers.sealer.new_wrapped_key(row.id))
+    destroyed = msgspec.structs.replace(row, wrapped_key=tiers.sealer.new_wrapped_key(row.place))
     with pytest.raises(SealBroken):
         await tiers.reader.entries(destroyed, Seq(0), Seq(9))
     with pytest.raises(SealBroken):

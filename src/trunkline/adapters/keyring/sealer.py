@@ -31,7 +31,7 @@ from trunkline.errors import (
     SealBroken,
     TrunklineError,
 )
-from trunkline.model import ConversationId, WorkerId
+from trunkline.model import Place, WorkerId
 
 OPENED_CIPHERS: Final = 65_536
 _NONCE_BYTES: Final = 12
@@ -226,7 +226,7 @@ class KeyringSealer:
         self._keks = KeyEncryptionKeys(keyring, read)
         self._random_bytes = random_bytes
         self._nonces = Nonces(random_bytes)
-        self._opened: Recent[tuple[bytes, ConversationId], KeyringCipher] = Recent(opened_ciphers)
+        self._opened: Recent[tuple[bytes, Place], KeyringCipher] = Recent(opened_ciphers)
         self._bound = fresh
         self._macs = MemberMacs(random_bytes(MAC_KEY_BYTES) if fresh else b"")
         self._met_sentinel = False
@@ -258,28 +258,27 @@ class KeyringSealer:
         """From now on what is not bound is refused."""
         self._bound = self._macs.required = True
 
-    def new_wrapped_key(self, conversation: ConversationId) -> bytes:
+    def new_wrapped_key(self, place: Place) -> bytes:
         """A fresh random data key, wrapped with the current KEK: 65 bytes."""
-        purpose = data_key_associated_data(conversation)
+        purpose = data_key_associated_data(place)
         return self._wrap(self._random_bytes(KEY_BYTES), purpose)
 
-    def rewrapped(self, wrapped_key: bytes, conversation: ConversationId) -> bytes:
+    def rewrapped(self, wrapped_key: bytes, place: Place) -> bytes:
         """The same data key, wrapped with the current KEK; raises as `cipher`."""
-        data_key = self._data_key(wrapped_key, conversation)
-        return self._wrap(data_key, data_key_associated_data(conversation))
+        data_key = self._data_key(wrapped_key, place)
+        return self._wrap(data_key, data_key_associated_data(place))
 
-    def cipher(self, wrapped_key: bytes, conversation: ConversationId) -> KeyringCipher:
+    def cipher(self, wrapped_key: bytes, place: Place) -> KeyringCipher:
         """The cipher of a conversation's wrapped key; raises `KeyringWrong` if it does not
         unwrap or is another's, `KeyringBehind` if its KEK is not here, `ConversationShredded`
         if there is none.
         """
-        place = (wrapped_key, conversation)
-        found = self._opened.get(place)
+        found = self._opened.get((wrapped_key, place))
         if found is None:
             if not wrapped_key:
                 raise ConversationShredded
-            found = KeyringCipher(self._data_key(wrapped_key, conversation), self._nonces)
-            self._opened.put(place, found)
+            found = KeyringCipher(self._data_key(wrapped_key, place), self._nonces)
+            self._opened.put((wrapped_key, place), found)
         return found
 
     def packet_cipher(self, worker: WorkerId) -> KeyringPacketCipher:
@@ -338,9 +337,9 @@ class KeyringSealer:
             raise _behind(current, self.keyring)
         return header + nonce + AESGCM(kek).encrypt(nonce, plaintext, header + purpose)
 
-    def _data_key(self, wrapped_key: bytes, conversation: ConversationId) -> bytes:
+    def _data_key(self, wrapped_key: bytes, place: Place) -> bytes:
         if is_bound(wrapped_key):
-            return self._unwrap(wrapped_key, data_key_associated_data(conversation))
+            return self._unwrap(wrapped_key, data_key_associated_data(place))
         if self.bound:
             raise KeyringWrong(
                 "A wrapped key is not bound to its conversation, though all were: it was put there."

@@ -154,7 +154,7 @@ class _Archive:
 
     async def _cold(self, row: Conversation) -> list[Entry]:
         """What the cold tier holds of all that counts as archived."""
-        cipher = self._writer.sealer.cipher(row.wrapped_key, row.id)
+        cipher = self._writer.sealer.cipher(row.wrapped_key, row.place)
         entries: dict[Seq, Entry] = {}
         for segment in await self._stores.cold.read(row.key, Seq(0), row.archived_up_to):
             for entry in segments.open_segment(row, segment, cipher).entries:

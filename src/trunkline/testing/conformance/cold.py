@@ -17,6 +17,7 @@ from trunkline.model import (
     Segment,
     Seq,
     UserId,
+    place_of,
 )
 from trunkline.ports.cold import ColdStore
 from trunkline.testing.conformance.stores import StoreMaker
@@ -29,13 +30,14 @@ def _conversation(writer: Writer, key: int = 2**64 - 5) -> Conversation:
     name = ConversationId("José 🦊")
     return Conversation(
         ConversationKey(key), name, ConversationKind.GROUP,
-        writer.sealer.new_wrapped_key(name), Seq(1_000), 990, Digest(2**128 - 1),
+        writer.sealer.new_wrapped_key(place_of(ConversationKey(key), name)),
+        Seq(1_000), 990, Digest(2**128 - 1),
     )  # fmt: skip
 
 
 def _segment(writer: Writer, conversation: Conversation, first: int, last: int) -> Segment:
     entries = [Entry(Seq(seq), UserId("ann"), seq, f"body {seq}") for seq in range(first, last + 1)]
-    cipher = writer.sealer.cipher(conversation.wrapped_key, conversation.id)
+    cipher = writer.sealer.cipher(conversation.wrapped_key, conversation.place)
     return segments.seal(conversation, entries, first - 1, cipher)
 
 
@@ -70,7 +72,7 @@ class ColdStoreSuite:
         async with make_store() as stores:
             assert list(await stores.cold.read(conversation.key, Seq(0), Seq(300))) == put
             assert await stores.cold.metadata(conversation.key) == metadata
-            cipher = writer.sealer.cipher(conversation.wrapped_key, conversation.id)
+            cipher = writer.sealer.cipher(conversation.wrapped_key, conversation.place)
             entries = [
                 e for s in put for e in segments.open_segment(conversation, s, cipher).entries
             ]

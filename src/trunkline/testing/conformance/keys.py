@@ -95,7 +95,7 @@ class WrappedKeysSuite:
             await fill_group(Writer(old), stores.hot)
             row, _ = await view(stores.hot, "ann", "g")
             await writer.append(stores.hot, writer.message("g", "ann", "before"))
-            wrapped = new.rewrapped(row.wrapped_key, row.id)
+            wrapped = new.rewrapped(row.wrapped_key, row.place)
             (after,) = await stores.keys.rewrap([(row, wrapped)])
             assert (after.wrapped_key, after.head) == (wrapped, 10)
             assert seq_of((await writer.append(stores.hot, writer.message("g", "bob", "after")))[0])
@@ -113,8 +113,8 @@ class WrappedKeysSuite:
             await fill_group(Writer(old), stores.hot)
             row, _ = await view(stores.hot, "ann", "g")
             first, second = (
-                new.rewrapped(row.wrapped_key, row.id),
-                new.rewrapped(row.wrapped_key, row.id),
+                new.rewrapped(row.wrapped_key, row.place),
+                new.rewrapped(row.wrapped_key, row.place),
             )
             await stores.keys.rewrap([(row, first)])
             (after,) = await stores.keys.rewrap([(row, second)])

@@ -37,7 +37,7 @@ class MembershipSuite:
             assert (row.kind, row.head, row.member_count) == (ConversationKind.GROUP, 1, 2)
             assert set(await stores.hot.members(row.key)) == {"ann", "bob"}
             assert view_of(row, member).first == 1
-            cipher = writer.sealer.cipher(row.wrapped_key, row.id)
+            cipher = writer.sealer.cipher(row.wrapped_key, row.place)
             name = cipher.open(row.sealed_name, name_associated_data(row.id))
             assert name.decode() == "Süß 🦊"
             entries = await check_view(writer, stores.hot, "bob", "g")

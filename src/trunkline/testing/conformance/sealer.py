@@ -11,10 +11,10 @@ from trunkline.errors import (
     SealBroken,
     TrunklineError,
 )
-from trunkline.model import ConversationId, WorkerId
+from trunkline.model import Place, WorkerId
 from trunkline.ports.sealer import Sealer
 
-HERE = ConversationId("here 🦊")
+HERE = Place("0001:here 🦊")
 SealerMaker = Callable[[], Sealer]
 """Each call makes a sealer with key-encryption keys of its own."""
 
@@ -109,7 +109,7 @@ class SealerSuite:
         is open, and not by having it wrapped anew.
         """
         sealer = make_sealer()
-        elsewhere = ConversationId("elsewhere")
+        elsewhere = Place("0001:elsewhere")
         wrapped = sealer.new_wrapped_key(HERE)
         sealer.cipher(wrapped, HERE)
         assert refuses(KeyringWrong, sealer.cipher, wrapped, elsewhere)

@@ -22,6 +22,7 @@ from trunkline.model import (
     Seq,
     StoredEntry,
     UserId,
+    place_of,
 )
 from trunkline.ports.hot import HotStore
 from trunkline.ports.sealer import Sealer
@@ -119,7 +120,10 @@ class Writer:
         if key is None:
             key = conversation_key(shard_hash(conversation), self._next_key)
             self._next_key += 1
-        return FreshKey(ConversationKey(key), self.sealer.new_wrapped_key(conversation))
+        return FreshKey(
+            ConversationKey(key),
+            self.sealer.new_wrapped_key(place_of(ConversationKey(key), conversation)),
+        )
 
     async def append(self, hot: HotStore, *drafts: Draft) -> list[Outcome]:
         """Appends drafts as one batch."""
@@ -127,7 +131,7 @@ class Writer:
 
     def open(self, conversation: Conversation, entries: Sequence[StoredEntry]) -> list[Entry]:
         """Opens entries as the reader does."""
-        cipher = self.sealer.cipher(conversation.wrapped_key, conversation.id)
+        cipher = self.sealer.cipher(conversation.wrapped_key, conversation.place)
         return [
             opened(entry, cipher.open(entry.sealed, associated_data_of(conversation.id, entry)))
             for entry in entries
@@ -176,7 +180,7 @@ async def check_view(writer: Writer, hot: HotStore, user: str, conversation: str
     stored = await hot.read(row.key, after, shown.last)
     assert is_whole(stored, after, shown.last)
     entries = writer.open(row, stored)
-    entry_hash = digests.hasher(row.id, writer.sealer.cipher(row.wrapped_key, row.id).digest_key)
+    entry_hash = digests.hasher(row.id, writer.sealer.cipher(row.wrapped_key, row.place).digest_key)
     running, countable = member.digest_before, member.countable_before
     for entry, at_rest in zip(entries, stored, strict=True):
         assert at_rest.entry_hash == digests.hash_entry(entry, entry_hash)
