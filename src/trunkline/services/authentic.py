@@ -1,12 +1,12 @@
 """A hot store whose member rows are checked: who wrote one without a key is no member (I13)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 import structlog
 
 from trunkline.core.appending import Decision
 from trunkline.core.member_macs import MemberMacs
-from trunkline.errors import SealBroken
 from trunkline.model import (
     Conversation,
     ConversationId,
@@ -22,6 +22,9 @@ from trunkline.model import (
     UserId,
 )
 from trunkline.ports.hot import Decide, HotStore
+from trunkline.services.metrics import Metrics
+
+_TOLD_MOST: Final = 10_000
 
 _log = structlog.get_logger("trunkline.authentic")
 
@@ -29,9 +32,11 @@ _log = structlog.get_logger("trunkline.authentic")
 class AuthenticHotStore:
     """A `ports.hot.HotStore` over another. What an append decides on, the decision checks."""
 
-    def __init__(self, hot: HotStore, macs: MemberMacs) -> None:
+    def __init__(self, hot: HotStore, macs: MemberMacs, metrics: Metrics) -> None:
         self._hot = hot
         self._macs = macs
+        self._not_authentic = metrics.members_not_authentic
+        self._told: set[tuple[ConversationKey, UserId]] = set()
 
     async def append(
         self, batch: Sequence[Draft], decide: Decide, *, wait: bool = True
@@ -42,35 +47,42 @@ class AuthenticHotStore:
     async def views(
         self, user: UserId, ids: Collection[ConversationId]
     ) -> Mapping[ConversationId, tuple[Conversation, Member]]:
-        """As the store; raises `SealBroken` if one is asked for and its row is not as it was
-        written. Of several such rows are left out, and logged: one that somebody put there
-        keeps nobody from all the others.
+        """As the store, without rows that are not as they were written: those are told, and
+        count as none, so that one which somebody put there keeps nobody from all the others.
 
         Of a shredded conversation nobody learns anything, whatever his row says.
         """
         rows = await self._hot.views(user, ids)
         hold = self._macs.hold
         forged = [
-            conversation.id
+            conversation
             for conversation, member in rows.values()
             if not conversation.shredded and not hold(conversation.key, member)
         ]
         if not forged:
             return rows
-        if len(ids) == 1:
-            raise SealBroken(f"The row of the member {user!r} of {forged[0]!r} has not its MAC.")
-        _log.error("member_not_authentic", user=user, conversations=forged)
-        return {id_: row for id_, row in rows.items() if id_ not in forged}
+        self._tell((conversation.key, user) for conversation in forged)
+        left_out = {conversation.id for conversation in forged}
+        return {id_: row for id_, row in rows.items() if id_ not in left_out}
 
     async def members(self, key: ConversationKey) -> Mapping[UserId, Member]:
-        """As the store, without rows that are not as they were written: those are logged."""
+        """As the store, without rows that are not as they were written."""
         rows = await self._hot.members(key)
         held = {user: member for user, member in rows.items() if self._macs.hold(key, member)}
         if len(held) < len(rows):
-            _log.error(
-                "members_not_authentic", key=f"{key:#018x}", users=sorted(rows.keys() - held.keys())
-            )
+            self._tell((key, user) for user in rows.keys() - held.keys())
         return held
+
+    def _tell(self, forged: Iterable[tuple[ConversationKey, UserId]]) -> None:
+        """Counts each time; logs once, and again when many others came between."""
+        for key, user in forged:
+            self._not_authentic.inc()
+            if (key, user) in self._told:
+                continue
+            if len(self._told) >= _TOLD_MOST:
+                self._told.clear()
+            self._told.add((key, user))
+            _log.error("member_not_authentic", key=f"{key:#018x}", user=user)
 
     async def read(
         self, key: ConversationKey, after: Seq, up_to_inclusive: Seq

@@ -86,12 +86,12 @@ class Backbone:
     def __init__(self, stores: Stores, settings: ServiceSettings, *, archives: bool = True) -> None:
         """`archives`: whether the archiver runs here, too."""
         self._archives = archives
+        self.metrics = metrics = Metrics()
         stores = msgspec.structs.replace(
-            stores, hot=AuthenticHotStore(stores.hot, stores.sealer.macs)
+            stores, hot=AuthenticHotStore(stores.hot, stores.sealer.macs, metrics)
         )
         self._stores = stores
         self.settings = settings
-        self.metrics = metrics = Metrics()
         metrics.registry.register(Readings(stores.readings))
         self.registry = Registry()
         hot, cached, cold, sealer, clock = (

@@ -40,6 +40,10 @@ class Metrics:
         self.frames_refused = Counter(
             "trunkline_refused", "Answers with an error, by its code.", ["code"], registry=r
         )
+        self.members_not_authentic = Counter(
+            "trunkline_members_not_authentic",
+            "Member rows that do not have their MAC, each time one was read.", registry=r,
+        )  # fmt: skip
         self.entries = Counter("trunkline_entries", "Entries committed.", registry=r)
         self.duplicates = Counter(
             "trunkline_duplicates", "Resends answered with the first seq.", registry=r
