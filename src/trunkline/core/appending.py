@@ -42,7 +42,8 @@ from trunkline.model import (
     UserId,
 )
 
-KnownIds = Mapping[tuple[ConversationId, UserId, ClientMessageId], Seq]
+DraftIdentity = tuple[ConversationId, UserId, ClientMessageId]
+KnownIds = Mapping[DraftIdentity, Seq]
 
 
 class AppendState(msgspec.Struct, frozen=True, gc=False):
@@ -136,8 +137,9 @@ def move_markers(members: MutableMapping[UserId, Member], entries: Sequence[Stor
 _encode_json = msgspec.json.Encoder().encode
 
 
-Begins = Callable[[UserId, Sequence[UserId]], None]
-"""Told the sender and both users of a single conversation."""
+Joins = Callable[[Draft, Sequence[UserId]], None]
+"""Told a draft that puts users into a conversation, and these users."""
+_CHARGED_KEPT: Final = 8_192
 _SEALS_KEPT: Final = 65_536
 LOST_AT_ONCE: Final = 256
 """So many `lost` entries does one draft become at most."""
@@ -330,8 +332,8 @@ class _Work:
         )  # fmt: skip
 
 
-def _at_no_charge(sender: UserId, users: Sequence[UserId]) -> None:
-    """Whoever wants may begin."""
+def _at_no_charge(draft: Draft, users: Sequence[UserId]) -> None:
+    """Whoever wants may put others into what he likes."""
 
 
 class AppendPlanner:
@@ -345,14 +347,15 @@ class AppendPlanner:
         group_members: int,
         membership_bytes: int = 64 * 1024,
         compress_bodies: bool = True,
-        begins: Begins = _at_no_charge,
+        joins: Joins = _at_no_charge,
     ) -> None:
         """`membership_bytes`: most bytes of an entry's body that names users, as it is made.
 
-        `begins` is asked before a single conversation begins, and refuses it by an error: only
-        here it is known that there was none.
+        `joins` is asked before users are put into a conversation, by who may do so: once a
+        draft, however often that is decided. It refuses by an error.
         """
-        self._begins = begins
+        self._joins = joins
+        self._charged: Recent[DraftIdentity, bool] = Recent(_CHARGED_KEPT)
         self._cipher_of = cipher_of
         self._macs = macs
         self._compress_bodies = compress_bodies
@@ -425,7 +428,7 @@ class AppendPlanner:
     def _apply(self, draft: Draft, work: _Work) -> Seq:
         if draft.kind is Kind.MESSAGE:
             if work.head == 0 and draft.fresh is not None:
-                self._begins(draft.sender, draft.users)
+                self._charge(draft, draft.users)
                 work.join(draft, Kind.CREATED, draft.users)
                 if draft.name is not None:
                     work.rename(draft.name)
@@ -445,6 +448,7 @@ class AppendPlanner:
             if not users:
                 raise InvalidInput("All of these users are members already.")
             self._check_room(work, users)
+            self._charge(draft, users)
             return work.join(draft, Kind.JOINED, users)
         if draft.kind is Kind.LEFT:
             users = tuple(u for u in dict.fromkeys(draft.users) if work.present(u))
@@ -455,11 +459,19 @@ class AppendPlanner:
         work.rename(draft.name or "")
         return seq
 
+    def _charge(self, draft: Draft, users: Sequence[UserId]) -> None:
+        """A batch may be decided again; who is put somewhere is charged for the first time."""
+        identity = (draft.conversation, draft.sender, draft.client_message_id)
+        if self._charged.get(identity) is None:
+            self._joins(draft, users)
+            self._charged.put(identity, True)
+
     def _create(self, draft: Draft, work: _Work) -> Seq:
         if work.head:
             raise ConversationExists
         users = tuple(dict.fromkeys((draft.sender, *draft.users)))
         self._check_room(work, users)
+        self._charge(draft, users)
         seq = work.join(draft, Kind.CREATED, users)
         if draft.name is not None:
             work.rename(draft.name)

@@ -160,7 +160,7 @@ class Backbone:
             group_members=self.settings.group_members,
             membership_bytes=self.settings.membership_bytes,
             compress_bodies=self.settings.compress_bodies,
-            begins=self._rates.single,
+            joins=self._rates.joins,
         )
 
     def _claims_of(self, stores: Stores) -> Claims:

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from trunkline.core.session import TokenBucket
-from trunkline.errors import RateLimited, UserCrowded
-from trunkline.model import UserId
+from trunkline.errors import RateLimited, TrunklineError, UserCrowded
+from trunkline.model import Draft, Kind, UserId
 from trunkline.ports.clock import Clock
 from trunkline.services.list_bound import ListBound
 from trunkline.services.settings import ServiceSettings
@@ -62,13 +62,22 @@ class Rates:
         """
         self._named.take(sender, len(users) + begins)
 
-    def single(self, sender: UserId, users: Sequence[UserId]) -> None:
-        """Charges the single conversation of two users to who begins it, and to the other.
+    def joins(self, draft: Draft, users: Sequence[UserId]) -> None:
+        """Charges those whom a draft puts into a conversation, as `joining`; the first message
+        to somebody to its sender, too, as `naming`.
 
-        Raises as `naming` and `joining` do.
+        Known only where the draft is decided on: there is no such conversation yet, and the
+        sender may do so. Raises as they do.
         """
-        self.naming(sender, users[1:], begins=True)
-        self.joining(sender, users, begins=True)
+        begins = draft.kind is not Kind.JOINED
+        if draft.kind is Kind.MESSAGE:
+            self.naming(draft.sender, users[1:], begins=True)
+        try:
+            self.joining(draft.sender, users, begins=begins)
+        except TrunklineError:
+            if draft.kind is Kind.MESSAGE:
+                self._named.of(draft.sender).give_back(len(users))
+            raise
 
     def joining(self, sender: UserId, users: Collection[UserId], *, begins: bool) -> None:
         """Charges those who did not ask for it, for the sum over all who put them somewhere.

@@ -146,8 +146,6 @@ class Drafting:
         begins = kind is Kind.CREATED
         if users or begins:
             self._rates.naming(self._user, users, begins=begins)
-        if kind is not Kind.LEFT:
-            self._rates.joining(self._user, users, begins=begins)
 
     def _check_own(self, conversation: ConversationId) -> None:
         """Refuses other people's single conversations before anything is looked up (I13)."""

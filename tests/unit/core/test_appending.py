@@ -69,7 +69,9 @@ class Book:
             SEALER.macs,
             group_members=members,
             membership_bytes=membership_bytes,
+            joins=lambda draft, users: self.joined.append((draft.client_message_id, *users)),
         )
+        self.joined: list[tuple[str, ...]] = []
 
     def append(self, *drafts: Draft) -> list[Outcome]:
         decision = self.decide(*drafts)
@@ -380,3 +382,13 @@ def test_an_entry_that_names_users_is_bounded_by_the_bytes_that_are_made(
     else:
         assert outcomes == ["too_many_users"]
         assert len(book.shown.get(G, [])) == before
+
+
+def test_who_is_put_somewhere_is_charged_once_a_draft_and_by_who_may_do_so() -> None:
+    """A batch that is decided again charges nobody again, a refused draft nobody at all."""
+    book = Book()
+    added, outsider = draft(Kind.JOINED, "2", users=["bob"]), draft(Kind.JOINED, "3", "jose")
+    book.append(create("1"))
+    book.decide(added, outsider)
+    assert codes(book.append(added, outsider)) == [2, "not_member"]
+    assert book.joined == [("1", "ann"), ("2", "bob")]
