@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     campaign.addoption(
         "--power-cuts", action="store_true", help="cut the power, too: needs root and a loop device"
     )
-    campaign.addoption("--seeds", type=int, default=300, help="seeds of tests/simulation (300)")
+    campaign.addoption("--seeds", type=int, default=200, help="seeds of tests/simulation (200)")
 
 
 @pytest.fixture
