@@ -11,11 +11,10 @@ from trunkline.adapters.memory.cached import MemoryCachedTier
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.node.listening import Listening, announce, withdraw
 from trunkline.adapters.sqlite import open_embedded
-from trunkline.app.keys import SentinelFile, bind_rows, open_sealer, open_token_keys
+from trunkline.app.keys import bind_directory, open_sealer, open_token_keys
 from trunkline.app.serving import run_server, tune_interpreter
 from trunkline.config import Config
 from trunkline.services.backbone import Stores
-from trunkline.services.keys import KeyChanges
 
 
 async def serve(config: Config, *, on_listening: Callable[[Listening], None]) -> None:
@@ -35,8 +34,7 @@ async def serve(config: Config, *, on_listening: Callable[[Listening], None]) ->
         on_listening(listening)
 
     async with open_embedded(data, config.sqlite, clock) as opened:
-        changes = KeyChanges(opened.hot, opened.keys, opened.cold, sealer)
-        await bind_rows(sealer, SentinelFile(data), changes)
+        await bind_directory(data, opened, sealer)
         keys = open_token_keys(data, create=True)
         cached = MemoryCachedTier(clock, config.cached)
         stores = Stores(

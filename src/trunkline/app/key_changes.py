@@ -16,7 +16,7 @@ from trunkline.adapters.keyring import (
 from trunkline.adapters.memory.clock import SystemClock
 from trunkline.adapters.sqlite import open_embedded
 from trunkline.app.cluster import open_tiers
-from trunkline.app.keys import SentinelFile, bind_rows, open_sealer
+from trunkline.app.keys import SentinelFile, bind_directory, open_sealer
 from trunkline.app.offline import is_made
 from trunkline.config import Config
 from trunkline.core.envelope import kek_of
@@ -212,6 +212,5 @@ async def _opened(config: Config) -> AsyncIterator[_Opened]:
         raise DataDirInvalid(f"{data} holds nothing yet.")
     sealer = open_sealer(data, config.keyring)
     async with open_embedded(data, config.sqlite, clock) as stores:
-        changes = KeyChanges(stores.hot, stores.keys, stores.cold, sealer)
-        await bind_rows(sealer, SentinelFile(data), changes)
+        changes = await bind_directory(data, stores, sealer)
         yield _Opened(source, sealer, stores.keys, SentinelFile(data), changes)

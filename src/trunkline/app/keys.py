@@ -12,6 +12,7 @@ from trunkline.adapters.keyring import KeyringSealer, keyring_source, open_seale
 from trunkline.adapters.keyring.settings import IN_DIRECTORY
 from trunkline.adapters.keyring.settings import Settings as KeyringSettings
 from trunkline.adapters.node.durably import write_durably
+from trunkline.adapters.sqlite import EmbeddedStores
 from trunkline.adapters.sqlite.directory import read_format
 from trunkline.errors import ConfigInvalid, KeyringWrong
 from trunkline.ports.keys import KeyAgreement
@@ -120,6 +121,13 @@ class SentinelFile:
 
     async def fence(self, kek_id: int) -> None:
         """Nobody else creates anything here: the directory's lock is held."""
+
+
+async def bind_directory(data: Path, stores: EmbeddedStores, sealer: KeyringSealer) -> KeyChanges:
+    """What changes the keys of an open data directory, whose rows are bound from then on."""
+    changes = KeyChanges(stores.hot, stores.keys, stores.cold, sealer)
+    await bind_rows(sealer, SentinelFile(data), changes)
+    return changes
 
 
 async def bind_rows(sealer: KeyringSealer, agreement: KeyAgreement, changes: KeyChanges) -> None:

@@ -14,7 +14,7 @@ from trunkline.adapters.node.durably import write_durably
 from trunkline.adapters.sqlite import open_embedded
 from trunkline.adapters.sqlite.inspect import Inspection
 from trunkline.app.cluster import migrate, open_tiers
-from trunkline.app.keys import SentinelFile, bind_rows, open_sealer
+from trunkline.app.keys import bind_directory, open_sealer
 from trunkline.app.offline import is_made
 from trunkline.config import Config
 from trunkline.errors import (
@@ -25,7 +25,6 @@ from trunkline.errors import (
     KeyringWrong,
     TokenKeysWrong,
 )
-from trunkline.services.keys import KeyChanges
 from trunkline.services.moving import Holder, Move, MoveReport, OnProgress, compare, keys_of
 
 
@@ -51,8 +50,7 @@ async def move_directory(
     sealer = open_sealer(path)
     if not sealer.bound:
         async with open_embedded(path, config.sqlite, clock) as stores:
-            changes = KeyChanges(stores.hot, stores.keys, stores.cold, sealer)
-            await bind_rows(sealer, SentinelFile(path), changes)
+            await bind_directory(path, stores, sealer)
     with Inspection(path, config.sqlite) as inspection:
         for fault in inspection.left_over:
             raise DataDamaged(f"{fault.where}: {fault.what}")
